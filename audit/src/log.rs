@@ -53,13 +53,7 @@ impl AuditLog {
         let numbers = files::numbers(folder)?;
         let number = numbers.last().copied().unwrap_or(1);
         let path = files::path(folder, number);
-        let mut file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)?;
+        let mut file = disk::open(&path, disk::Purpose::Keep)?;
         let mut text = Vec::new();
         (&mut file).take(2 * FILE_BYTES_MAX).read_to_end(&mut text)?;
         let end = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
@@ -69,7 +63,7 @@ impl AuditLog {
         // A file that was begun and has no line yet goes on where the one before it ended.
         for number in numbers.iter().rev().skip(1) {
             if ended.is_none() {
-                ended = last(&fs::read(files::path(folder, *number))?);
+                ended = last(&disk::read(&files::path(folder, *number), 2 * FILE_BYTES_MAX)?);
             }
         }
         let (previous, seq) = ended.unwrap_or_else(|| (origin(), 0));

@@ -100,7 +100,7 @@ impl FileBlobStore {
     /// [`Error::Missing`], [`Error::Io`].
     pub fn open_file(&self, digest: &Digest) -> Result<File> {
         let path = self.path(digest);
-        File::open(&path).map_err(|source| match source.kind() {
+        disk::open(&path, disk::Purpose::Read).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => Error::Missing(*digest),
             _ => Error::Io { action: "open", path, source },
         })

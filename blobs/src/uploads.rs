@@ -86,7 +86,7 @@ impl FileBlobStore {
     fn upload_cut_to(&self, id: &str, bytes: u64) -> Result<(PathBuf, File)> {
         let (path, _) = self.upload(id);
         let cut = || {
-            let file = OpenOptions::new().read(true).write(true).open(&path)?;
+            let file = disk::open(&path, disk::Purpose::Change)?;
             file.set_len(bytes)?;
             Ok(file)
         };
@@ -119,7 +119,8 @@ impl UploadStore for FileBlobStore {
 
     fn digest(&self, id: &str, bytes: u64, algorithm: Algorithm) -> Result<Digest> {
         let (path, _) = self.upload(id);
-        let read = File::open(&path).and_then(|file| hash(file.take(bytes), algorithm));
+        let read = disk::open(&path, disk::Purpose::Read)
+            .and_then(|file| hash(file.take(bytes), algorithm));
         read.map_err(Error::io("read", path))
     }
 

@@ -137,10 +137,13 @@ fn make(path: &Path) -> anyhow::Result<()> {
 /// What to do about a home that cannot be used.
 const ANOTHER: &str = "keep everything in another folder: --home FOLDER, or MARGAY_HOME=FOLDER";
 
+/// The longest is the one that remembers registries: some hundred bytes for each.
+const JSON_BYTES_MAX: u64 = 16 << 20;
+
 /// Reads a JSON file; `None` where there is none.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {
     let named = || format!("cannot read `{}`", path.display());
-    match fs::read(path) {
+    match disk::read(path, JSON_BYTES_MAX) {
         Ok(bytes) => serde_json::from_slice(&bytes).map(Some).with_context(named),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(named),

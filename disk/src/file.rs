@@ -1,11 +1,9 @@
 use std::{
     fs::{self, File, Permissions},
     io::{self, Read, Seek, SeekFrom, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
-
-use rustix::fs::OFlags;
 
 use crate::{
     folder::{parent, sync_folder},
@@ -173,66 +171,6 @@ pub fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
     }
 }
 
-/// The bytes of a file; `None` when there is none.
-///
-/// # Errors
-/// As [`read`], except when there is no file.
-pub fn read_optional(path: &Path, bytes_max: u64) -> io::Result<Option<Vec<u8>>> {
-    match read(path, bytes_max) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        result => result.map(Some),
-    }
-}
-
-/// The bytes of a file.
-///
-/// # Errors
-/// [`io::ErrorKind::FileTooLarge`] when it has more than `bytes_max`, or when it cannot be read.
-pub fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
-    whole(&File::open(path)?, bytes_max)
-}
-
-fn whole(file: &File, bytes_max: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    file.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes)?;
-    match bytes.len() as u64 > bytes_max {
-        true => Err(io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            format!("it has more than {bytes_max} bytes"),
-        )),
-        false => Ok(bytes),
-    }
-}
-
-/// Opens a file in a folder that another user can change: one that lies there, not one that it
-/// leads to, and nothing that an open waits for.
-///
-/// # Errors
-/// [`io::ErrorKind::InvalidInput`] when it is another kind of file, or has a second name.
-pub fn open_plain(path: &Path) -> io::Result<File> {
-    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
-    let file = File::options().read(true).custom_flags(flags).open(path)?;
-    let found = file.metadata()?;
-    match found.is_file() && found.nlink() == 1 {
-        true => Ok(file),
-        false => Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "it is no plain file, or has a second name",
-        )),
-    }
-}
-
-/// The bytes of a file that [`open_plain`] opens, if there is one.
-///
-/// # Errors
-/// Those of [`open_plain`], and [`io::ErrorKind::FileTooLarge`] when it has more than `bytes_max`.
-pub fn read_plain(path: &Path, bytes_max: u64) -> io::Result<Option<Vec<u8>>> {
-    match open_plain(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        opened => whole(&opened?, bytes_max).map(Some),
-    }
-}
-
 /// Removes a file, if there is one.
 ///
 /// # Errors
@@ -262,7 +200,7 @@ pub fn remove_unfinished(folder: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace;
+    use crate::{read, trace};
 
     fn names(folder: &Path) -> Vec<String> {
         let entries = fs::read_dir(folder).unwrap();
@@ -315,45 +253,6 @@ mod tests {
         assert_eq!(read(&path, 100).unwrap(), b"first");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(names(folder.path()), ["key"]);
-    }
-
-    #[test]
-    fn reading_has_a_limit() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("file");
-        assert_eq!(read(&path, 3).unwrap_err().kind(), io::ErrorKind::NotFound);
-        assert_eq!(read_optional(&path, 3).unwrap(), None);
-        fs::write(&path, b"cats").unwrap();
-        assert_eq!(read(&path, 4).unwrap(), b"cats");
-        assert_eq!(read_optional(&path, 4).unwrap().unwrap(), b"cats");
-        assert_eq!(read(&path, 3).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
-    }
-
-    #[test]
-    fn a_file_of_a_server_leads_nowhere_else() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name);
-        fs::write(path("password"), "p").unwrap();
-        fs::write(path("other"), "secret").unwrap();
-        std::os::unix::fs::symlink(path("other"), path("link")).unwrap();
-        fs::hard_link(path("other"), path("second")).unwrap();
-        let mode = rustix::fs::Mode::RUSR;
-        rustix::fs::mknodat(rustix::fs::CWD, path("pipe"), rustix::fs::FileType::Fifo, mode, 0)
-            .unwrap();
-        fs::create_dir(path("folder")).unwrap();
-        for (name, want) in [
-            ("password", true),
-            ("link", false),
-            ("second", false),
-            ("pipe", false),
-            ("folder", false),
-            ("absent", false),
-        ] {
-            assert_eq!(open_plain(&path(name)).is_ok(), want, "{name}");
-        }
-        assert_eq!(read_plain(&path("absent"), 1).unwrap(), None);
-        assert_eq!(read_plain(&path("password"), 1).unwrap().unwrap(), b"p");
-        assert!(read_plain(&path("password"), 0).is_err());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 use std::{
     fs::File,
     io,
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -9,6 +9,8 @@ use rustix::{
     fs::{FlockOperation, flock},
     io::{Errno, retry_on_intr},
 };
+
+use crate::{Purpose, open};
 
 /// An advisory lock on a file, which is made with mode 0600 when it is missing. It ends with its
 /// process, however that ends.
@@ -52,9 +54,7 @@ impl Lock {
     }
 
     fn try_once(path: &Path, operation: FlockOperation) -> io::Result<Option<Self>> {
-        let mut options = File::options();
-        let file =
-            options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        let file = open(path, Purpose::Keep)?;
         match retry_on_intr(|| flock(&file, operation)) {
             // The file may have been removed between its opening and its locking.
             Ok(()) if is_at(path, &file) => Ok(Some(Self { file, path: path.to_owned() })),
@@ -79,7 +79,8 @@ impl Lock {
 
 /// Whether an exclusive lock on the file at `path` exists; not so for one that cannot be opened.
 pub fn is_locked(path: &Path) -> bool {
-    File::open(path).is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockShared).is_err())
+    open(path, Purpose::Read)
+        .is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockShared).is_err())
 }
 
 /// Whether `path` still leads to what was opened there.

@@ -5,15 +5,15 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, Read as _, Write as _},
     ops::ControlFlow,
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use disk::Lock;
+use disk::{Lock, Purpose};
 use serde::{Deserialize, Serialize};
 use spec::Timestamp;
 
@@ -101,7 +101,7 @@ fn append(root: &Path, event: &Event) -> io::Result<()> {
         return Err(io::Error::other("it is too long"));
     }
     let (path, older) = halves(root);
-    let mut log = OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
+    let mut log = disk::open(&path, Purpose::Append)?;
     if log.metadata()?.len() + line.len() as u64 > LOG_BYTES_MAX {
         let lock = Lock::exclusive(&root.join(".events.lock"))?;
         // Another process may have done it meanwhile.
@@ -109,7 +109,7 @@ fn append(root: &Path, event: &Event) -> io::Result<()> {
             fs::rename(&path, older)?;
         }
         drop(lock);
-        log = OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
+        log = disk::open(&path, Purpose::Append)?;
     }
     log.write_all(&line)
 }
@@ -186,7 +186,7 @@ pub fn read(
 }
 
 fn open(path: &Path) -> Result<Option<File>> {
-    match File::open(path) {
+    match disk::open(path, Purpose::Read) {
         Ok(file) => Ok(Some(file)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::file("read", path)(error)),
@@ -229,7 +229,7 @@ mod tests {
             let time = Timestamp::from_millis(number);
             record(&home, Event { time, ..Event::of(Subject::Task, action, "t") });
         }
-        OpenOptions::new()
+        File::options()
             .append(true)
             .open(home.root().join("events"))
             .and_then(|mut log| log.write_all(b"{\"half"))

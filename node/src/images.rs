@@ -484,7 +484,7 @@ fn native(
             hint: None,
             failure: StartFailure::Host,
         })?;
-        let file = File::open(&path).map_err(Error::file("open", path))?;
+        let file = disk::open(&path, disk::Purpose::Read).map_err(Error::file("open", path))?;
         layers.push(shim::LayerBlob { file, descriptor: layer.descriptor.clone(), diff_id });
     }
     let diff_ids: Vec<_> = layers.iter().map(|layer| layer.diff_id).collect();

@@ -6,6 +6,7 @@ use std::{
 };
 
 use rustix::{
+    fs::{Mode, OFlags},
     process::{Gid, Resource, Rlimit, Uid, geteuid, setrlimit},
     thread::{CapabilitySet, capabilities},
 };
@@ -100,17 +101,23 @@ impl Service<'_> {
     fn open_files(&self) -> io::Result<Vec<(File, bool)>> {
         let mut open = Vec::new();
         if let Some(folder) = self.owns {
-            open.push((File::open(folder)?, true));
+            open.push((place(folder)?, true));
         }
         for path in self.reads {
-            open.push((File::open(path)?, false));
+            open.push((place(path)?, false));
         }
         if self.network == Network::Connects {
             // Not every system has everything, and not every ordinary user may read it.
-            open.extend(system_files().flat_map(File::open).map(|file| (file, false)));
+            open.extend(system_files().flat_map(place).map(|file| (file, false)));
         }
         Ok(open)
     }
+}
+
+/// What lies at `path`, named and not opened: nothing there keeps us waiting.
+fn place(path: impl AsRef<Path>) -> io::Result<File> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path.as_ref(), flags, Mode::empty())?.into())
 }
 
 const CHANGE_USER: CapabilitySet = CapabilitySet::SETUID.union(CapabilitySet::SETGID);

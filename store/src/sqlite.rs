@@ -53,7 +53,14 @@ impl SqliteStore {
     /// With further `pragmas`, for tests.
     pub(crate) fn open_with(path: &Path, pragmas: &str) -> Result<Self, Error> {
         let io = |source| Error::Io { path: path.to_owned(), source };
-        OpenOptions::new().create(true).append(true).mode(0o600).open(path).map_err(io)?;
+        // Read as well: a pipe there is refused by SQLite, and not waited for.
+        OpenOptions::new()
+            .create(true)
+            .read(true)
+            .append(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(io)?;
         let (connection, cluster_id, state) = load(path, pragmas)?;
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)?;

@@ -125,7 +125,10 @@ fn keep(mut pipe: impl Read, path: &Path, room: &Room) -> anyhow::Result<File> {
 fn forget_the_killed(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let is_ours = entry.file_name().to_str().is_some_and(|name| name.starts_with("stdin-"));
-        if is_ours && File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok()) {
+        if is_ours
+            && disk::open(&entry.path(), disk::Purpose::Read)
+                .is_ok_and(|file| file.try_lock().is_ok())
+        {
             let _ = fs::remove_file(entry.path());
         }
     }

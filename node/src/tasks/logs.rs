@@ -110,7 +110,7 @@ impl Reader {
         sink: &mut dyn FnMut(LogLine<'_>) -> ControlFlow<()>,
     ) -> io::Result<ControlFlow<()>> {
         if self.file.is_none() {
-            match File::open(path) {
+            match disk::open(path, disk::Purpose::Read) {
                 Ok(file) => (self.head, self.file) = (head(&file)?, Some(file)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     return Ok(ControlFlow::Continue(()));

@@ -307,7 +307,7 @@ pub fn check(build: &Build<'_>) -> Result<Vec<Warning>, Error> {
 
 fn read_build_file(path: &Path) -> Result<(String, String), Error> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let text = disk::read(path, DOCKERFILE_BYTES_MAX).map_err(io_error("read", path))?;
+    let text = disk::read_stream(path, DOCKERFILE_BYTES_MAX).map_err(io_error("read", path))?;
     let text =
         String::from_utf8(text).map_err(|_| Fault::from(DiagnosticKind::NotUtf8).in_file(&name))?;
     Ok((name, text))

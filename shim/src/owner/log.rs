@@ -1,4 +1,4 @@
-use std::{fs::OpenOptions, io, path::Path};
+use std::{io, path::Path};
 
 use engine::LogFile;
 use spec::LogSource;
@@ -14,7 +14,7 @@ pub(crate) struct Log {
 impl Log {
     /// Appends to the file at `path`, of which the last `text_max` bytes of text stay.
     pub(crate) fn open(path: &Path, text_max: u64) -> io::Result<Self> {
-        let file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+        let file = disk::open(path, disk::Purpose::Append)?;
         Ok(Self { file: LogFile::open(file, text_max)?, unfinished: Default::default() })
     }
 

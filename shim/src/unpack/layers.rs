@@ -1,7 +1,6 @@
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::SystemTime,
@@ -322,7 +321,7 @@ fn mark_of(place: &Path) -> PathBuf {
 }
 
 fn open_mark(path: &Path) -> io::Result<File> {
-    File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+    disk::open(path, disk::Purpose::Keep)
 }
 
 fn remove(path: &Path) -> Result<(), Error> {
