@@ -65,7 +65,7 @@ pub(crate) fn place(folder: &Path, code: &File, key: &Key) -> Result<CodeRange, 
         .seek(SeekFrom::Start(0))
         .and_then(|_| key.seal("exec", &mut reader))
         .map_err(cannot())?;
-    let area = File::options().read(true).write(true).open(&path).map_err(cannot())?;
+    let area = disk::open(&path, disk::Purpose::Change).map_err(cannot())?;
     // One client at a time; the lock goes with the file.
     rustix::fs::flock(&area, rustix::fs::FlockOperation::LockExclusive)
         .map_err(io::Error::from)

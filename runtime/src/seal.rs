@@ -6,7 +6,7 @@ use std::{io::Read, path::Path};
 use ring::hmac;
 
 use crate::Error;
-use crate::limits::SEAL_CHUNK_BYTES;
+use crate::limits::{KEY_FILE_BYTES_MAX, SEAL_CHUNK_BYTES};
 
 /// A node's sealing key.
 #[derive(Debug, Clone)]
@@ -18,7 +18,7 @@ impl Key {
     /// # Errors
     /// When it cannot be read or made, or is no key.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        match std::fs::read(path) {
+        match disk::read(path, KEY_FILE_BYTES_MAX) {
             Ok(bytes) if bytes.len() == 32 => Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, &bytes))),
             Ok(_) => Err(Error::Unsealed(path.to_owned())),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Self::make(path),
@@ -31,7 +31,7 @@ impl Key {
         getrandom::fill(&mut bytes).map_err(|e| Error::os("make a key")(e.into()))?;
         // Two threads of one agent may both be first: then one of them has made the key.
         disk::create(path, &bytes).map_err(Error::file("make the key", path))?;
-        match std::fs::read(path) {
+        match disk::read(path, KEY_FILE_BYTES_MAX) {
             Ok(bytes) if bytes.len() == 32 => Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, &bytes))),
             Ok(_) => Err(Error::Unsealed(path.to_owned())),
             Err(error) => Err(Error::file("read the key", path)(error)),

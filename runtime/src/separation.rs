@@ -5,6 +5,8 @@ use std::sync::LazyLock;
 
 use rustix::thread::{CapabilitySet, capabilities};
 
+use crate::subordinate_ids;
+
 /// Own uids start here: above every range that distributions hand out, and unique among living
 /// processes without any bookkeeping, because a pid is.
 const UID_BASE: u32 = 1_000_000_000;
@@ -26,6 +28,9 @@ static HAS_OWN_IDS: LazyLock<bool> =
 pub enum Separation {
     /// A user id that no other process has.
     OwnIds,
+    /// A user namespace in which it is alone, and in it a user id of the range of its starter's
+    /// subordinate ids that no other process has.
+    SubordinateIds,
     /// A user namespace in which it is alone, and in which it is no other user than its starter.
     UserNamespace,
 }
@@ -41,6 +46,7 @@ impl Separation {
     pub fn available() -> Self {
         match capabilities(None) {
             Ok(sets) if sets.effective.contains(NEEDED) && *HAS_OWN_IDS => Self::OwnIds,
+            _ if subordinate_ids::available().is_ok() => Self::SubordinateIds,
             _ => Self::UserNamespace,
         }
     }

@@ -63,7 +63,7 @@ pub const FILE: &str = "usage";
 /// # Errors
 /// As [`create`].
 pub fn open(path: &Path) -> Result<File, Error> {
-    match File::options().read(true).write(true).open(path) {
+    match disk::open(path, disk::Purpose::Change) {
         Ok(page) if read(&page).is_ok() => Ok(page),
         _ => create(path),
     }

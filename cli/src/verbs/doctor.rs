@@ -100,11 +100,20 @@ fn kernel(release: &str, version: (u32, u32)) -> Check {
 }
 
 fn user() -> Check {
-    match runtime::Separation::available() {
-        runtime::Separation::OwnIds => ok("user", "root: each task gets a user id of its own"),
-        runtime::Separation::UserNamespace => {
-            ok("user", "without the rights of root: a user namespace stands in for own user ids")
-        }
+    if runtime::Separation::available() == runtime::Separation::OwnIds {
+        return ok("user", "root: each task gets a user id of its own");
+    }
+    // Only a worker shows whether the kernel and the programs of the distribution agree.
+    let _ = runtime::SpareWorker::spawn(&runtime::SpawnOptions::default());
+    match runtime::subordinate_ids() {
+        Ok(ids) => ok(
+            "user",
+            format!(
+                "each task gets a user id of its own, of the {} from {} on in /etc/subuid",
+                ids.users.count, ids.users.first
+            ),
+        ),
+        Err(why) => warn("user", format!("tasks have the user id of this user: {why}"), why.hint()),
     }
 }
 

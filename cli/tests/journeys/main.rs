@@ -33,8 +33,10 @@ mod run_flags; // Docker's flags of `run`, for both kinds of images
 mod guides; // the pages of five languages, followed to the letter
 mod apps; // the samples in five languages
 mod languages; // init, dev, and folders that are not built yet
+mod subordinate; // tasks of an ordinary user, each a user of its own
 mod inside; // a container of another engine
 mod homes; // homes that cannot be used
+mod planted; // files of a home that are something else
 mod first_day; // what is typed for Docker and means something else
 mod bad_input; // what is refused, and with which message
 mod native; // Linux images

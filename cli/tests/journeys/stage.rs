@@ -45,6 +45,8 @@ impl Said {
 /// A home, and every process that works in it.
 pub struct Stage {
     folder: TempDir,
+    /// What runs `margay` as another user, where it is not to be ours.
+    starter: Vec<String>,
 }
 
 impl Stage {
@@ -54,7 +56,13 @@ impl Stage {
                 .prefix("margay-journey-")
                 .tempdir()
                 .expect("a temporary folder"),
+            starter: Vec::new(),
         }
+    }
+
+    /// From now on `margay` is started by this command, whose arguments it follows.
+    pub fn start_by(&mut self, starter: Vec<String>) {
+        self.starter = starter;
     }
 
     /// A folder for inputs, beside the home.
@@ -76,7 +84,15 @@ impl Stage {
 
     /// `margay` in an empty environment.
     pub fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_margay"));
+        let margay = env!("CARGO_BIN_EXE_margay");
+        let mut command = match self.starter.split_first() {
+            None => Command::new(margay),
+            Some((starter, arguments)) => {
+                let mut command = Command::new(starter);
+                command.args(arguments);
+                command
+            }
+        };
         command
             .args(arguments)
             .env_clear()

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use spec::Digest;
 
 use super::preparation::{Facts, Prepared};
-use crate::{Error, Key, engine};
+use crate::{Error, Key, engine, limits::META_BYTES_MAX};
 
 /// The last file to be written: with it the others are complete.
 const META: &str = "prepared.json";
@@ -68,7 +68,10 @@ pub fn open(out: &Path, layers_dir: &Path, key: &Key) -> Result<Option<Prepared>
             ) else {
                 return Ok(None);
             };
-            let layers = facts.layers.iter().map(|layer| File::open(layer_path(layers_dir, layer)));
+            let layers = facts
+                .layers
+                .iter()
+                .map(|layer| disk::open(&layer_path(layers_dir, layer), disk::Purpose::Read));
             let Ok(layers) = layers.collect::<io::Result<Vec<_>>>() else { return Ok(None) };
             Ok(Some(Prepared { code, index, layers, facts, cached: true }))
         }
@@ -86,7 +89,7 @@ pub fn layer_files(out: &Path, key: &Key) -> Vec<String> {
 
 fn read_meta(out: &Path, key: &Key) -> Option<Meta> {
     let path = out.join(META);
-    let text = std::fs::read_to_string(&path).ok()?;
+    let text = String::from_utf8(disk::read(&path, META_BYTES_MAX).ok()?).ok()?;
     let (seal, json) = text.split_once('\n')?;
     if key.seal(META, &mut json.as_bytes()).ok()? != seal {
         tracing::warn!(path = %path.display(), "not what this node has written: preparing the image anew");
@@ -97,7 +100,7 @@ fn read_meta(out: &Path, key: &Key) -> Option<Meta> {
 
 /// The file at `path`, from its start, when it bears `seal`.
 fn sealed(path: &Path, purpose: &str, seal: &str, key: &Key) -> Option<File> {
-    let mut file = File::open(path).ok()?;
+    let mut file = disk::open(path, disk::Purpose::Read).ok()?;
     if key.seal(purpose, &mut file).ok()? == seal {
         return Some(file);
     }

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     inherited::inherited,
+    own_user::{self, FilesOf},
     sandbox::{self, Filter, Strictness},
     supervisor::{CONTROL_FD, EMPTY_FD},
 };
@@ -36,6 +37,7 @@ fn serve() -> io::Result<()> {
     sandbox::read_auxiliary_vector();
     // SAFETY: the supervisor has put it there, and nothing else in this process uses it.
     let control = unsafe { inherited(CONTROL_FD) };
+    let own_user = own_user::take(&control)?;
     let (job, fds) =
         frame::receive_document::<Job>(&control)?.ok_or(io::ErrorKind::UnexpectedEof)?;
     drop(control);
@@ -43,6 +45,7 @@ fn serve() -> io::Result<()> {
     let empty = unsafe { inherited(EMPTY_FD) };
     sandbox::leave_files(empty.as_fd())?;
     drop(empty);
+    own_user.enter(FilesOf::Itself)?;
     sandbox::keep_capabilities(rustix::thread::CapabilitySet::empty())?;
     sandbox::hide()?;
     sandbox::restrict_files(None, &[])?;

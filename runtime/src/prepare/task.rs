@@ -23,6 +23,7 @@ use super::{
 use crate::limits::{PREPARER_ANSWER_BYTES_MAX, PREPARER_THREADS_MAX};
 use crate::{
     Error,
+    child::wait_until,
     supervisor::{Rlimits, send_assignment, start},
 };
 
@@ -120,7 +121,8 @@ fn plan(preparation: &Preparation<'_>) -> Result<(Job, Slots, Outputs), Error> {
     let (mut layers, mut copies) = (Vec::new(), Vec::new());
     for layer in &preparation.layers {
         let known = layer.diff_id.and_then(|diff_id| {
-            File::open(cache::layer_path(preparation.layers_dir, &diff_id)).ok()
+            let path = cache::layer_path(preparation.layers_dir, &diff_id);
+            disk::open(&path, disk::Purpose::Read).ok()
         });
         let copy = match known {
             Some(_) => None,
@@ -233,30 +235,6 @@ fn out_of_memory(bytes: u64) -> Answer {
 }
 
 const SMALLER: &str = "make the program smaller, or split its largest functions";
-
-/// The child's status, or `None` when it is still there at `deadline`.
-fn wait_until(
-    child: &mut std::process::Child,
-    deadline: Instant,
-) -> io::Result<Option<ExitStatus>> {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let pid = rustix::process::Pid::from_child(child);
-    let process = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(Some(status));
-        }
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Ok(None);
-        }
-        let timeout = Timespec::try_from(left).ok();
-        match poll(&mut [PollFd::new(&process, PollFlags::IN)], timeout.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-}
 
 fn read_answer(file: &File) -> Result<Answer, Error> {
     let mut text = Vec::new();

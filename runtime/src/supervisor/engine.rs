@@ -1,5 +1,4 @@
 use std::{
-    fs::File,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -138,7 +137,7 @@ impl Engine for WasmEngine {
 }
 
 fn exit_in(folder: &Path) -> Option<::engine::Exit> {
-    usage::read_exit(&File::open(folder.join(usage::FILE)).ok()?)
+    usage::read_exit(&disk::open(&folder.join(usage::FILE), disk::Purpose::Read).ok()?)
 }
 
 /// A container in its worker.
@@ -161,7 +160,7 @@ impl UsagePage {
 
 impl UsageSource for UsagePage {
     fn read(&self) -> Option<Usage> {
-        usage::read(&File::open(&self.0).ok()?).ok()
+        usage::read(&disk::open(&self.0, disk::Purpose::Read).ok()?).ok()
     }
 }
 

@@ -27,8 +27,10 @@ use crate::{
     Assignment, Broker, Error, Separation, Worker,
     assignment::{FolderFiles, WorkerMessage, split},
     code_area, host_files,
-    limits::ALLOCATOR_TUNABLES,
+    limits::{ALLOCATOR_TUNABLES, STARTS_MAX},
+    own_user::{self, Mapped, OWN_USER},
     separation::own_id,
+    subordinate_ids,
     supervisor::adopt::SOCKET,
     usage,
 };
@@ -129,6 +131,45 @@ pub(crate) fn start(
     environment: &[(&str, &str)],
     rlimits: Rlimits,
 ) -> Result<(Child, OwnedFd), Error> {
+    for _ in 0..STARTS_MAX {
+        let separation = Separation::available();
+        let (mut child, control) = start_as(separation, exe, arguments, environment, rlimits)?;
+        if separation != Separation::SubordinateIds || give_own_user(&child, &control)? {
+            return Ok((child, control));
+        }
+        // Another process number has another user, or another start none.
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    let why = "each user of its range that was tried is one of a process";
+    Err(Error::os("start a worker as a user of its own")(io::Error::other(why)))
+}
+
+/// Gives a process that waits for it the user that it is to become. False when that is one of
+/// another process by now, or when this machine gives it none.
+fn give_own_user(child: &Child, control: &OwnedFd) -> Result<bool, Error> {
+    let Ok(ids) = subordinate_ids::available() else { return Ok(false) };
+    let Some(user) = ids.of(child.id()) else { return Ok(false) };
+    match ids.map(child.id(), user) {
+        Ok(()) => {
+            // One that is gone already is found out by its assignment.
+            let _ = frame::send(control, &Mapped, &[]);
+            Ok(true)
+        }
+        Err(why) => {
+            subordinate_ids::give_up(why);
+            Ok(false)
+        }
+    }
+}
+
+fn start_as(
+    separation: Separation,
+    exe: &Path,
+    arguments: &[OsString],
+    environment: &[(&str, &str)],
+    rlimits: Rlimits,
+) -> Result<(Child, OwnedFd), Error> {
     let (control, theirs) = frame::pair().map_err(Error::os("make a socket for a worker"))?;
     let mut command = Command::new(exe);
     command
@@ -140,9 +181,12 @@ pub(crate) fn start(
         .stdout(Stdio::null())
         .stderr(Stdio::inherit())
         .current_dir("/");
+    if separation == Separation::SubordinateIds {
+        command.env(OWN_USER, "1");
+    }
     let wall = Wall {
         control: theirs.as_raw_fd(),
-        separation: Separation::available(),
+        separation,
         ids: own_ids(),
         oom_score: oom_score().into_bytes(),
         rlimits,
@@ -199,7 +243,7 @@ pub(super) fn hand_over(
     let host = match Separation::available() {
         Separation::OwnIds => detach_volumes(&mut assignment.volumes)?,
         // A worker is the owner of its mount namespace, and detaches them itself.
-        Separation::UserNamespace => {
+        Separation::UserNamespace | Separation::SubordinateIds => {
             for mount in &assignment.volumes {
                 if let VolumeSource::Host(path) = &mount.source {
                     host_files::check(path, mount.rights)?;
@@ -245,9 +289,7 @@ fn detach_volumes(mounts: &mut [VolumeMount]) -> Result<Vec<(usize, PathBuf, Rig
 }
 
 fn open_log(path: &Path) -> Result<File, Error> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let open = File::options().read(true).append(true).create(true).mode(0o600).open(path);
-    open.map_err(Error::file("open", path))
+    disk::open(path, disk::Purpose::Append).map_err(Error::file("open", path))
 }
 
 /// Hands a process what it is to do, however long, and its descriptors.
@@ -351,22 +393,22 @@ impl Wall {
         }
         match self.separation {
             Separation::OwnIds => take_a_uid_of_its_own(),
+            Separation::SubordinateIds => own_user::keep_over_exec(),
             Separation::UserNamespace => Ok(()),
         }
     }
 }
 
-/// Into namespaces of its own, with the one user that it may be there.
+/// Into namespaces of its own, with the one user that it may be there, or without any as yet.
 fn unshare(separation: Separation, ids: &Ids) -> io::Result<()> {
     let mut namespaces = UnshareFlags::NEWNET | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
-    let in_user_namespace = separation == Separation::UserNamespace;
-    if in_user_namespace {
+    if separation != Separation::OwnIds {
         namespaces |= UnshareFlags::NEWUSER | UnshareFlags::NEWNS;
     }
     // SAFETY: one thread calls this, the child of a fork or a process that ends after it; it shares
     // neither files nor memory with anyone.
     unsafe { rustix::thread::unshare_unsafe(namespaces)? };
-    if in_user_namespace {
+    if separation == Separation::UserNamespace {
         write_file(c"/proc/self/setgroups", b"deny")?;
         write_file(c"/proc/self/uid_map", &ids.uid)?;
         write_file(c"/proc/self/gid_map", &ids.gid)?;
@@ -381,7 +423,12 @@ fn unshare(separation: Separation, ids: &Ids) -> io::Result<()> {
 /// The first step that fails.
 pub fn try_walls() -> io::Result<()> {
     write_file(c"/proc/self/oom_score_adj", oom_score().as_bytes())?;
-    unshare(Separation::available(), &own_ids())?;
+    let separation = match Separation::available() {
+        // Other users come from another process.
+        Separation::SubordinateIds => Separation::UserNamespace,
+        separation => separation,
+    };
+    unshare(separation, &own_ids())?;
     empty_folder()?;
     // A filter around us may forbid the call; the root stays what it is.
     Ok(rustix::process::chroot(c"/")?)
@@ -395,7 +442,7 @@ pub fn try_walls() -> io::Result<()> {
 pub fn try_own_user() -> io::Result<()> {
     match Separation::available() {
         Separation::OwnIds => take_a_uid_of_its_own(),
-        Separation::UserNamespace => Ok(()),
+        Separation::UserNamespace | Separation::SubordinateIds => Ok(()),
     }
 }
 

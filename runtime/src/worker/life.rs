@@ -40,6 +40,7 @@ use crate::{
     engine::pooled,
     frame::ToSupervisor,
     inherited::{self, inherited},
+    own_user::{self, FilesOf, Taken},
     sandbox::{self, Filter, OpenFolder, Strictness},
     supervisor::{CONTROL_FD, EMPTY_FD, INSTANCES_MAX},
     usage::{self, UsagePage},
@@ -69,6 +70,12 @@ fn run(intruder: Option<Intruder>) -> ExitCode {
         Ok(worker) => worker,
         Err(why) => return not_started(&control, why),
     };
+    let own_user = match own_user::take(&control) {
+        Ok(own_user) => own_user,
+        Err(error) => {
+            return not_started(&control, format!("it cannot be a user of its own: {error}"));
+        }
+    };
     let assigned = match frame::receive_document::<WorkerMessage>(&control) {
         Ok(Some((message, fds))) => join(message, fds).map_err(|e| e.to_string()),
         // The supervisor does not need this worker.
@@ -85,7 +92,7 @@ fn run(intruder: Option<Intruder>) -> ExitCode {
         }
         Ok((assignment, files))
     });
-    match assigned.and_then(|(assignment, files)| worker.take(assignment, files)) {
+    match assigned.and_then(|(assignment, files)| worker.take(assignment, files, own_user)) {
         Ok(assigned) => assigned.run(control),
         Err(why) => not_started(&control, why),
     }
@@ -137,7 +144,12 @@ impl Unassigned {
 
     /// Takes everything over and enters the sandbox. What a preparer wrote is read only after
     /// Landlock holds: the image may have taken that preparer over.
-    fn take(self, mut assignment: Assignment, folder: FolderFiles) -> Result<Assigned, String> {
+    fn take(
+        self,
+        mut assignment: Assignment,
+        folder: FolderFiles,
+        own_user: Taken,
+    ) -> Result<Assigned, String> {
         let cannot = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
         let page =
             UsagePage::map(&folder.usage).map_err(cannot("the usage page cannot be mapped"))?;
@@ -154,6 +166,7 @@ impl Unassigned {
         let filter = &self.filters[usize::from(!volumes.is_empty())];
         let sandboxed = cannot("the sandbox cannot be set up");
         limit_files(&assignment.limits, &volumes, [&stdout, &stderr])
+            .and_then(|()| own_user.enter(files_of(&volumes)))
             .and_then(|()| sandbox::keep_capabilities(CapabilitySet::SYS_CHROOT))
             .and_then(|()| sandbox::hide())
             .and_then(|()| restrict_files(assignment.program.code.as_fd(), &volumes))
@@ -206,6 +219,14 @@ impl Unassigned {
             denied,
             threads: self.threads,
         })
+    }
+}
+
+/// Whose files a worker with these volumes works on.
+fn files_of(volumes: &[(String, Volume)]) -> FilesOf {
+    match volumes.is_empty() {
+        true => FilesOf::Itself,
+        false => FilesOf::Supervisor,
     }
 }
 
