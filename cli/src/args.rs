@@ -91,6 +91,7 @@ pub enum Verb {
     Wait(verbs::wait::Args),
     Rename(verbs::rename::Args),
     Port(verbs::port::Args),
+    PortForward(verbs::port_forward::Args),
     Rm(verbs::rm::Args),
     Stats(verbs::stats::Args),
     Top(verbs::top::Args),
@@ -115,6 +116,8 @@ pub enum Verb {
     Task(verbs::task::Verb),
     #[command(subcommand)]
     Service(verbs::service::Verb),
+    #[command(subcommand)]
+    Explain(verbs::explain::Verb),
     #[command(subcommand)]
     Secret(verbs::secret::Verb),
     #[command(subcommand)]
@@ -218,6 +221,7 @@ impl Verb {
             Self::Wait(args) => args.run(home)?,
             Self::Rename(args) => args.run(home)?,
             Self::Port(args) => args.run(home)?,
+            Self::PortForward(args) => args.run(home)?,
             Self::Rm(args) => args.run(home)?,
             Self::Stats(args) => args.run(home)?,
             Self::Top(args) => args.run(home)?,
@@ -237,6 +241,7 @@ impl Verb {
             Self::Cluster(verb) => verb.run(home)?,
             Self::Task(verb) => verb.run(home)?,
             Self::Service(verb) => verb.run(home)?,
+            Self::Explain(verb) => verb.run(home)?,
             Self::Secret(verb) => verb.run(home)?,
             Self::Tenant(verb) => verb.run(home)?,
             Self::Invoke(args) => return args.run(home),

@@ -45,6 +45,20 @@ impl Control {
         }
     }
 
+    /// Whether the control plane is that of a credential, and not of this home.
+    pub fn is_elsewhere(&self) -> bool {
+        self.credential.is_some()
+    }
+
+    /// A client, where there is a control plane to be asked: a credential, or one of this home that
+    /// runs.
+    pub fn reachable(&self, home: &Home) -> anyhow::Result<Option<Client>> {
+        match self.credential.is_some() || disk::connect(&home.server_socket()).is_ok() {
+            true => self.client(home).map(Some),
+            false => Ok(None),
+        }
+    }
+
     /// Writes a credential with another secret to the file of `--credential`, when that is the same
     /// credential; says which file.
     pub fn keep_if_used(&self, made: &Credential) -> anyhow::Result<Option<&Path>> {

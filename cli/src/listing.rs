@@ -46,6 +46,11 @@ enum Shape {
 }
 
 impl Listing {
+    /// The form without a template.
+    pub fn output(&self) -> Output {
+        self.output
+    }
+
     /// Reads the template before anything else is done.
     ///
     /// # Errors

@@ -22,6 +22,7 @@ mod machine; // what this machine can do
 mod credentials; // registry logins
 mod authorities; // whose certificates of registries are trusted
 mod control; // the client of a control plane
+mod remote; // tasks of a platform, on whichever node
 mod transfer; // push and pull
 mod image_events; // what happens to images
 mod watch; // changes of the files in a folder
@@ -34,7 +35,6 @@ mod log_flags; // how much of its log is kept
 mod settings; // what a run chooses beyond its image
 mod terminal; // raw while a program has it
 mod flags; // durations, sizes, variables, secrets
-mod processes; // those of a task
 mod views; // tasks and images as lists and `inspect` show them
 
 mod platform; // the four processes of `margay up`

@@ -6,8 +6,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderName, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Either, Full, Limited};
 use hyper::{
     body::Incoming,
     client::conn::http1::{self, SendRequest},
@@ -15,7 +15,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use serde::{Serialize, de::DeserializeOwned};
-use spec::wire::Fault;
+use spec::{Frame, wire::Fault};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -25,8 +25,9 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use crate::{
-    limits::{CONNECT_TIME_MAX, RESPONSE_BYTES_MAX},
+    limits::{CONNECT_TIME_MAX, RESPONSE_BYTES_MAX, STREAM_SILENCE_MAX},
     listen::connect_unix,
+    stream::{FrameBody, FrameReader},
     tls,
 };
 
@@ -51,6 +52,14 @@ pub enum ClientError {
     NoAnswer {
         /// Address or path.
         to: String,
+    },
+    /// A stream that was begun has come to no end.
+    #[error("the stream from the control plane at `{to}` broke off")]
+    BrokenOff {
+        /// Address or path.
+        to: String,
+        /// From the connection.
+        source: io::Error,
     },
     /// The answer is none of the API.
     #[error("the answer from `{to}` ({status}) is not one of a control plane")]
@@ -130,10 +139,12 @@ impl<'a> ApiRequest<'a> {
     }
 }
 
+type RequestBody = Either<Full<Bytes>, FrameBody>;
+
 /// A connection, which ends when this is dropped.
 #[derive(Debug)]
 struct Connection {
-    sender: SendRequest<Full<Bytes>>,
+    sender: SendRequest<RequestBody>,
     driver: JoinHandle<hyper::Result<()>>,
 }
 
@@ -174,7 +185,7 @@ impl ApiClient {
             let text = if bytes.is_empty() { &b"null"[..] } else { &bytes };
             return serde_json::from_slice(text).map_err(odd);
         }
-        Err(serde_json::from_slice(&bytes).map_or_else(odd, ClientError::Refused))
+        Err(self.refusal(status, &bytes))
     }
 
     /// The answer to a request, whatever it is.
@@ -198,7 +209,45 @@ impl ApiClient {
         timeout(time_max, exchange).await.map_err(no_answer)?
     }
 
-    fn http(&self, request: ApiRequest<'_>) -> Result<Request<Full<Bytes>>, ClientError> {
+    /// Begins a stream over a connection of its own: `body` is what is sent, if anything is.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call), before the stream has begun.
+    pub async fn open(
+        &self,
+        request: ApiRequest<'_>,
+        body: Option<FrameBody>,
+    ) -> Result<FrameStream, ClientError> {
+        let time_max = request.time_max;
+        let opening = async {
+            let mut http = self.http(request)?;
+            if let Some(body) = body {
+                let kind = HeaderValue::from_static(spec::STREAM_MEDIA_TYPE);
+                http.headers_mut().insert(header::CONTENT_TYPE, kind);
+                *http.body_mut() = Either::Right(body);
+            }
+            let mut connection = self.connect().await?;
+            let sent = connection.sender.send_request(http).await;
+            let response = sent.map_err(|error| self.broken(error))?;
+            let status = response.status();
+            if status.is_success() {
+                let (to, frames) = (self.place(), FrameReader::new(response.into_body()));
+                return Ok(FrameStream { to, frames, _connection: connection });
+            }
+            let body = Limited::new(response.into_body(), RESPONSE_BYTES_MAX).collect().await;
+            let bytes = body.map_err(|error| self.broken(error))?.to_bytes();
+            Err(self.refusal(status, &bytes))
+        };
+        let no_answer = |_| ClientError::NoAnswer { to: self.place() };
+        timeout(time_max, opening).await.map_err(no_answer)?
+    }
+
+    fn refusal(&self, status: StatusCode, bytes: &[u8]) -> ClientError {
+        let odd = |source| ClientError::Answer { to: self.place(), status, source };
+        serde_json::from_slice(bytes).map_or_else(odd, ClientError::Refused)
+    }
+
+    fn http(&self, request: ApiRequest<'_>) -> Result<Request<RequestBody>, ClientError> {
         let ApiRequest { method, path, body, idempotency_key, authorization, .. } = request;
         let mut http = Request::builder()
             .method(method)
@@ -213,14 +262,14 @@ impl ApiClient {
         if let Some(authorization) = authorization {
             http = http.header(header::AUTHORIZATION, authorization);
         }
-        http.body(Full::new(body)).map_err(|error| self.broken(error))
+        http.body(Either::Left(Full::new(body))).map_err(|error| self.broken(error))
     }
 
     /// Sends a request over the idle connection, or over a new one when the server has closed that
     /// one before the request was on it.
     async fn send(
         &self,
-        request: Request<Full<Bytes>>,
+        request: Request<RequestBody>,
     ) -> Result<(Connection, Response<Incoming>), ClientError> {
         let idle = self.idle().take();
         let mut request = request;
@@ -275,6 +324,37 @@ impl ApiClient {
         match &self.endpoint {
             Endpoint::Unix(path) => path.display().to_string(),
             Endpoint::Tls { address, .. } => address.clone(),
+        }
+    }
+}
+
+/// The frames that come over a stream. Its connection ends when this is dropped.
+#[derive(Debug)]
+pub struct FrameStream {
+    to: String,
+    frames: FrameReader,
+    _connection: Connection,
+}
+
+impl FrameStream {
+    /// The next frame that says something; nothing at the end. Nothing is lost when this is dropped
+    /// before it is ready.
+    ///
+    /// # Errors
+    /// [`ClientError::BrokenOff`], also when nothing has come for too long.
+    pub async fn next(&mut self) -> Result<Option<Frame>, ClientError> {
+        loop {
+            let next = match timeout(STREAM_SILENCE_MAX, self.frames.next()).await {
+                Ok(next) => next,
+                Err(_) => Err(io::ErrorKind::TimedOut.into()),
+            };
+            match next {
+                Ok(Some(Frame::Alive)) => {}
+                Ok(next) => return Ok(next),
+                Err(source) => {
+                    return Err(ClientError::BrokenOff { to: self.to.clone(), source });
+                }
+            }
         }
     }
 }

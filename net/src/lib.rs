@@ -21,17 +21,19 @@ mod throughput; // a body that comes too slowly
 mod descriptors; // RLIMIT_NOFILE
 
 pub mod tls; // configurations, the verifier that pins a CA, names in certificates
+mod stream; // frames in both directions over one request
 mod client; // JSON over HTTP/1.1, as the API of the control plane speaks it
 
 pub use admission::{
     AddressPrefix, ConnectionLimits, ConnectionPermit, KeyedPermit, KeyedSemaphore, Reservation,
 };
-pub use client::{ApiClient, ApiRequest, ClientError};
+pub use client::{ApiClient, ApiRequest, ClientError, FrameStream};
 pub use descriptors::{DESCRIPTORS_MIN, Descriptors};
 pub use drained::DrainedBody;
 pub use listen::{Listener, PrivateListener};
 pub use proxy_protocol::read_proxy_header;
 pub use sender::{Scheme, Sender, TrustedProxies, remove_claims, remove_own};
 pub use server::{Connections, HttpLimits, Negotiated};
+pub use stream::{FrameBody, FrameReader, FrameSender, Gone, frame_body};
 pub use throughput::{MinThroughput, TimedBody};
 pub use write_timeout::WriteTimeout;

@@ -32,6 +32,7 @@ mod local; // one task without a server
 mod keeper; // the same in the background
 mod verbs; // start, stop, signal, wait for, remove and measure a task
 mod attach; // a terminal at a task in the background
+pub mod processes; // the processes of a task, read from `/proc`
 mod exec; // another program in a container that runs
 mod copy; // files in and out of a container
 

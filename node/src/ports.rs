@@ -92,6 +92,19 @@ pub(crate) fn published(listeners: &Listeners) -> Vec<PublishedPort> {
         .collect()
 }
 
+/// Where this machine reaches port `container_port` of a task, if it is published.
+pub(crate) fn address_of(task: &tasks::TaskFolder, container_port: u16) -> Option<SocketAddr> {
+    let ports = task.status().ok().flatten()?.ports;
+    let is_it = |port: &&PublishedPort| port.container_port == container_port;
+    ports.iter().filter(is_it).find_map(address)
+}
+
+fn address(port: &PublishedPort) -> Option<SocketAddr> {
+    let ip = port.address.filter(|ip| !ip.is_unspecified());
+    let ip = ip.unwrap_or(Ipv4Addr::LOCALHOST.into());
+    Some(SocketAddr::new(ip, port.host_port.filter(|_| port.transport == Transport::Tcp)?))
+}
+
 /// A connection to the first port of a task that can be reached: a published one, or one of the
 /// ingress.
 pub(crate) fn connect(home: &Home, task: &tasks::TaskFolder) -> Option<OwnedFd> {
@@ -100,13 +113,7 @@ pub(crate) fn connect(home: &Home, task: &tasks::TaskFolder) -> Option<OwnedFd> 
 
 fn connect_published(task: &tasks::TaskFolder) -> Option<TcpStream> {
     let ports = task.status().ok().flatten()?.ports;
-    let address = |port: &PublishedPort| {
-        let ip = port.address.filter(|ip| !ip.is_unspecified());
-        let ip = ip.unwrap_or(Ipv4Addr::LOCALHOST.into());
-        Some(SocketAddr::new(ip, port.host_port?))
-    };
-    let mut addresses =
-        ports.iter().filter(|port| port.transport == Transport::Tcp).filter_map(address);
+    let mut addresses = ports.iter().filter_map(address);
     addresses.find_map(|address| TcpStream::connect_timeout(&address, CONNECT_TIME_MAX).ok())
 }
 

@@ -29,12 +29,17 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Api(ClientError::Refused(fault)) => fault.hint.clone(),
-            Self::Api(ClientError::Connect { .. }) => Some("start it: margay up".to_owned()),
+            Self::Api(ClientError::Connect { to, .. } | ClientError::NoAnswer { to }) => {
+                Some(how_to_reach(to))
+            }
+            Self::Api(ClientError::BrokenOff { .. }) => {
+                Some("see whether it runs: margay node ls; and begin again".to_owned())
+            }
             Self::Store(error) => error.hint(),
             Self::Credential { .. } => {
                 Some("make its file and folder writable, and try again".to_owned())
             }
-            Self::Api(_) | Self::Io { .. } | Self::Crypto { .. } => None,
+            Self::Api(ClientError::Answer { .. }) | Self::Io { .. } | Self::Crypto { .. } => None,
         }
     }
 
@@ -43,6 +48,33 @@ impl Error {
         match self {
             Self::Api(ClientError::Refused(fault)) => Some(fault),
             _ => None,
+        }
+    }
+}
+
+/// What to do about a control plane that does not answer: on this machine it can be started, at an
+/// address elsewhere only looked for.
+fn how_to_reach(to: &str) -> String {
+    match to.starts_with('/') {
+        true => "start it: margay up".to_owned(),
+        false => format!(
+            "see whether it runs there, whether `{to}` is its address as seen from here, and \
+             whether a firewall lets you through: the address is in the file of --credential"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_control_plane_elsewhere_cannot_be_started_from_here() {
+        for (to, want) in [("/home/x/server.sock", "margay up"), ("10.0.0.7:7443", "firewall")] {
+            let error = Error::Api(ClientError::NoAnswer { to: to.to_owned() });
+            let hint = error.hint().unwrap();
+            assert!(hint.contains(want), "{to}: {hint}");
+            assert_eq!(hint.contains("margay up"), to.starts_with('/'), "{hint}");
         }
     }
 }

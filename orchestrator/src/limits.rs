@@ -14,10 +14,10 @@ pub(crate) const HANDSHAKES_PER_ADDRESS_MAX: usize = 128;
 /// else finds the port.
 pub(crate) const UNAUTHENTICATED_MAX: usize = 1024;
 pub(crate) const UNAUTHENTICATED_PER_ADDRESS_MAX: usize = 256;
-/// Connections with one. A node holds one for its long poll and one for its reports. One node,
-/// which a tenant may own, cannot take all.
+/// Connections with one. A node holds two for its long polls, one for its reports and one for each
+/// stream. One node, which a tenant may own, cannot take all.
 pub(crate) const NODE_CONNECTIONS_MAX: usize = 4096;
-pub(crate) const CONNECTIONS_PER_NODE_MAX: usize = 16;
+pub(crate) const CONNECTIONS_PER_NODE_MAX: usize = 16 + STREAMS_PER_NODE_MAX;
 /// Descriptors for all of these, the store, the registry and the log. Where there are fewer, the
 /// limits are less in proportion.
 pub(crate) const DESCRIPTORS_WANTED: u64 =
@@ -114,6 +114,32 @@ pub(crate) const CREDENTIAL_USE_NOTED_AFTER: Duration = Duration::from_secs(60);
 /// The operator's credential is renewed at half of this.
 pub(crate) const OPERATOR_CREDENTIAL_TIME: Duration = Duration::from_secs(30 * 24 * 3600);
 pub(crate) const OPERATOR_CREDENTIAL_WATCHED_EVERY: Duration = Duration::from_secs(3600);
+
+// Streams between clients and nodes.
+
+/// Streams at one time, of all tenants, of one, and with one node. Each holds a connection on
+/// either side and some hundred kilobytes; a service of 50 replicas is followed as a whole.
+pub(crate) const STREAMS_MAX: usize = 256;
+pub(crate) const STREAMS_PER_TENANT_MAX: usize = 64;
+pub(crate) const STREAMS_PER_NODE_MAX: usize = 48;
+/// Bytes per second of all streams of one tenant, both ways: a log of the usual size in two
+/// seconds. What a tenant has not used passes at once, as far as this goes back.
+pub(crate) const STREAM_BYTES_PER_SECOND: usize = 8 << 20;
+pub(crate) const STREAM_BURST_TIME: Duration = Duration::from_secs(2);
+/// For a node to take up a stream: it waits for news of them.
+pub(crate) const STREAM_ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
+/// Nodes say every five seconds that they are there, and are told so.
+pub(crate) const STREAM_ALIVE_EVERY: Duration = Duration::from_secs(5);
+/// Three of these missed.
+pub(crate) const STREAM_SILENCE_MAX: Duration = Duration::from_secs(16);
+/// A stream in which nothing is said, as long as the kubelet keeps one.
+pub(crate) const STREAM_IDLE_MAX: Duration = Duration::from_secs(4 * 3600);
+/// For a client to take the reason for an end, and for all of them when the control plane ends:
+/// less than there is to drain.
+pub(crate) const STREAM_LAST_WORD_TIME_MAX: Duration = Duration::from_millis(500);
+pub(crate) const STREAMS_END_TIME_MAX: Duration = Duration::from_secs(1);
+/// The words of a program, or what lines of a log are to hold: a request is no place for files.
+pub(crate) const STREAM_TEXT_BYTES_MAX: usize = 64 << 10;
 
 // Requests.
 

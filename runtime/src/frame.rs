@@ -64,8 +64,13 @@ pub(crate) enum Refusal {
     /// The name does not resolve.
     NoSuchName,
     /// It resolves only to addresses that are off limits; this line, and the node's own key, would
-    /// allow it.
-    Forbidden { line: String, why: String },
+    /// allow it. With `granted` the line is there, and the node's key is what is missing.
+    Forbidden {
+        line: String,
+        why: String,
+        #[serde(default)]
+        granted: bool,
+    },
     /// The server does not answer, or refuses.
     Unreachable { why: String },
     /// Too many connections at once.

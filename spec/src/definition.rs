@@ -53,7 +53,12 @@ impl FromStr for TaskDefinitionId {
     }
 }
 
-written_as_text!(TaskDefinitionId, "One revision of a task definition: FAMILY:REVISION.", "cats:1");
+written_as_text!(
+    TaskDefinitionId,
+    "One revision of a task definition: FAMILY:REVISION.",
+    "cats:1",
+    "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?:[1-9][0-9]{0,9}$"
+);
 
 /// The containers of a task, which start together under one role. Written in `task.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -63,11 +68,13 @@ pub struct TaskDefinition {
     pub family: Family,
     /// Where it may be launched; both by default.
     #[serde(default = "LaunchType::all")]
+    #[schema(min_items = 1)]
     pub launch_types: Vec<LaunchType>,
     /// Capabilities of its containers beyond their own ports, env and mounts.
     #[serde(default)]
     pub role: Role,
     /// 1 to 10. Each is a process of its own.
+    #[schema(min_items = 1, max_items = 10)]
     pub containers: Vec<ContainerDefinition>,
     /// The volumes that its containers may mount.
     #[serde(default)]
@@ -113,13 +120,16 @@ pub struct ContainerDefinition {
     /// Memory to reserve, in bytes; a task may use more while the node has it, up to the hard
     /// limit, which in the pool is at most twice as much.
     #[serde(default = "default_memory_soft")]
+    #[schema(maximum = 68_719_476_736_i64)]
     pub memory_soft_bytes: u64,
     /// Memory that is never exceeded, in bytes. When left out: 128 MiB, or what is reserved where
     /// that is more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 65536, maximum = 68_719_476_736_i64)]
     pub memory_hard_bytes: Option<u64>,
     /// Ports that it listens on; each is a grant.
     #[serde(default)]
+    #[schema(max_items = 32)]
     pub ports: Vec<PortMapping>,
     /// Volumes in its file tree; each is a grant.
     #[serde(default)]
@@ -134,6 +144,7 @@ pub struct ContainerDefinition {
     /// for a request on a node of the tenant, and no limit for a command. The pool gives a request
     /// 50 milliseconds at most, and a command 15 minutes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 86_400_000)]
     pub cpu_time_max_ms: Option<u64>,
     /// Limits beside memory and time.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -166,9 +177,11 @@ fn yes() -> bool {
 #[serde(deny_unknown_fields)]
 pub struct PortMapping {
     /// The port that the container listens on.
+    #[schema(minimum = 1, maximum = 65535)]
     pub container_port: u16,
     /// The port on the host; none is reached through the ingress only, 0 takes a free one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(maximum = 65535)]
     pub host_port: Option<u16>,
     /// The protocol of its clients.
     #[serde(default)]

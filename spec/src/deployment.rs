@@ -10,8 +10,10 @@ use crate::{
 #[serde(deny_unknown_fields, default)]
 pub struct DeploymentSettings {
     /// Ready replicas that a deployment keeps, in percent of the count: 100 when left out.
+    #[schema(maximum = 100)]
     pub minimum_healthy_percent: u32,
     /// Replicas that a deployment may have at one time, in percent of the count: 200 when left out.
+    #[schema(minimum = 100, maximum = 200)]
     pub maximum_percent: u32,
     /// Whether a deployment fails after so many failed tasks in a row: half of the count, at least
     /// 3 and at most 200. True when left out.
@@ -20,6 +22,7 @@ pub struct DeploymentSettings {
     /// out.
     pub rollback: bool,
     /// A deployment fails when for so long no replica of it has become ready: 600 when left out.
+    #[schema(minimum = 1, maximum = 86400)]
     pub deadline_seconds: u32,
 }
 

@@ -116,7 +116,8 @@ impl FromStr for Digest {
 written_as_text!(
     Digest,
     "The name of some bytes, computed from them (OCI image-spec, Digests).",
-    "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+    "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$"
 );
 
 /// Computes a [`Digest`] while bytes stream by.

@@ -14,9 +14,11 @@ pub struct HealthProbe {
     pub http: Option<String>,
     /// The container port of `http`; its first HTTP port when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 65535)]
     pub port: Option<u16>,
     /// A container port on which the program listens. For native images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 65535)]
     pub tcp: Option<u16>,
     /// A program in the container that exits with 0, and its arguments.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -26,16 +28,20 @@ pub struct HealthProbe {
     pub none: bool,
     /// Milliseconds from one probe to the next: 5000 when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 100, maximum = 3_600_000)]
     pub interval_ms: Option<u64>,
     /// Milliseconds for one probe: 2000 when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 10, maximum = 300_000)]
     pub timeout_ms: Option<u64>,
     /// Milliseconds after the start in which failures do not count: 30000 for a native image and
     /// 3000 for WebAssembly when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 3_600_000)]
     pub start_period_ms: Option<u64>,
     /// Failures in a row until it is unhealthy and replaced: 3 when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 100)]
     pub retries: Option<u32>,
 }
 

@@ -35,6 +35,8 @@ mod health; // how a replica is asked whether it is ready
 mod definition; // task definitions and their revisions
 mod deployment; // how one revision follows another
 mod overrides; // what one run changes in a task definition
+mod stream; // what a client and a node send each other about one task
+mod explanation; // why something is as it is, and what happened to it
 mod object; // clusters, nodes, services and tasks, each with a spec and a status
 pub mod wire; // the messages between nodes, ingresses and the control plane
 
@@ -50,6 +52,7 @@ pub use definition::{
 };
 pub use deployment::{Deployment, DeploymentSettings, DeploymentState, ServiceEvent};
 pub use digest::{Algorithm, Digest, Hasher};
+pub use explanation::{EventList, EventSubject, Explanation, ExplanationCause, ObjectEvent};
 pub use health::HealthProbe;
 pub use launch_type::LaunchType;
 pub use limits::{LimitOverrides, Limits};
@@ -71,6 +74,10 @@ pub use overrides::TaskOverrides;
 pub use quota::{QuotaChange, QuotaExceeded, QuotaResource, TenantQuota};
 pub use reference::Reference;
 pub use secret::{SecretName, SecretValue};
+pub use stream::{
+    ContainerStats, ExecProgram, Frame, Frames, LogQuery, STREAM_MEDIA_TYPE, StreamAsk, StreamEnd,
+    StreamRequest, StreamRequests, TerminalSize,
+};
 pub use text::ParseError;
 pub use time::{Timestamp, parse_bytes, parse_duration, print_bytes};
 pub use transport::{Port, Transport};

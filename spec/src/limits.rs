@@ -81,18 +81,23 @@ impl Limits {
 pub struct LimitOverrides {
     /// Handles (files, streams, requests, …) that one instance may hold: 16 to 1,000,000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 16, maximum = 1_000_000)]
     pub handles_max: Option<u64>,
     /// Requests that run at the same time: 1 to 1,000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 1000)]
     pub concurrency_max: Option<u64>,
     /// Bytes of one request's body: up to 1 GiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 1_073_741_824)]
     pub request_body_bytes_max: Option<u64>,
     /// Bytes in the writable layer: up to 64 GiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 68_719_476_736_i64)]
     pub writable_bytes_max: Option<u64>,
     /// Bytes of log that are kept: 64 KiB to 1 GiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 65536, maximum = 1_073_741_824)]
     pub log_bytes_max: Option<u64>,
 }
 

@@ -39,7 +39,8 @@ macro_rules! names {
                 "The name of a ", $noun,
                 ": 1 to 63 lower-case letters, digits and inner dashes."
             ),
-            $example
+            $example,
+            "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
         );
     )+};
 }

@@ -44,7 +44,8 @@ impl FromStr for SecretName {
 written_as_text!(
     SecretName,
     "The name of a secret: 1 to 63 lower-case letters, digits, `-`, `_` and `.`, beginning with a letter or digit.",
-    "db-password"
+    "db-password",
+    "^[a-z0-9][a-z0-9._-]{0,62}$"
 );
 
 /// Bytes that only a guest with the grant should see. Prints as its length; crosses a wire as

@@ -33,9 +33,12 @@ pub(crate) fn hex_bytes(digits: &str) -> Option<Vec<u8>> {
 }
 
 /// Gives a `FromStr + Display` type its serde form and its place in the API document: a plain
-/// string.
+/// string, with the pattern that it has to match where one can say it.
 macro_rules! written_as_text {
     ($type:ty, $description:expr, $example:literal) => {
+        crate::text::written_as_text!($type, $description, $example, "");
+    };
+    ($type:ty, $description:expr, $example:literal, $pattern:literal) => {
         impl serde::Serialize for $type {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.collect_str(self)
@@ -53,6 +56,7 @@ macro_rules! written_as_text {
                 utoipa::openapi::ObjectBuilder::new()
                     .schema_type(utoipa::openapi::schema::Type::String)
                     .description(Some($description))
+                    .pattern(Some($pattern).filter(|pattern| !pattern.is_empty()))
                     .examples([serde_json::Value::from($example)])
                     .into()
             }

@@ -88,7 +88,12 @@ fn days_before(year: u64, month: u64, day: u64) -> Option<u64> {
         .checked_sub(719_468)
 }
 
-written_as_text!(Timestamp, "A point in time, UTC (RFC 3339).", "2026-11-23T16:40:00.000Z");
+written_as_text!(
+    Timestamp,
+    "A point in time, UTC (RFC 3339, in milliseconds).",
+    "2026-11-23T16:40:00.000Z",
+    "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}[.][0-9]{3}Z$"
+);
 
 /// Parses a size in bytes: `512`, `64k`, `128m`, `1.5g` as Docker does, and `64KiB`, `128MiB`,
 /// `1GiB`.

@@ -1,23 +1,28 @@
+mod platform; // events of services, tasks and nodes of a platform
+
 use std::ops::ControlFlow;
 
 use node::events::{self, Event, Period, Subject};
 use serde_json::{Value, json};
 
 use crate::{
+    control::Control,
     filter::{Filter, Filters},
     flags::point_in_time,
     home::Home,
     listing::{Lines, lenient},
     output::{Output, line, now, printable},
+    serve::block_on,
 };
 
-/// Show what happens to tasks, images and volumes, as it happens
+/// Show what happens to tasks, images, volumes and services, as it happens
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Without --until it goes on until it is interrupted. The log of a home keeps
-some ten thousand events.
+some ten thousand events. With a filter by service, node or cluster, or for a task that is not of this
+machine, the events are those of a platform: they are kept with their objects.
 
-Filters: type (task, image, volume), event, task, image, volume, label
+Filters: type (task, image, volume), event, task, image, volume, label, service, node, cluster
 Fields:  .Type .Action .Actor.ID .Actor.Attributes .Time .TimeNano .ID .From .Status .Scope
 
 Example:
@@ -38,9 +43,23 @@ pub struct Args {
     format: Option<String>,
     #[command(flatten)]
     output: Output,
+    #[command(flatten)]
+    control: Control,
 }
 
-const KEYS: [&str; 8] = ["type", "event", "task", "container", "image", "volume", "label", "scope"];
+const KEYS: [&str; 11] = [
+    "type",
+    "event",
+    "task",
+    "container",
+    "image",
+    "volume",
+    "label",
+    "scope",
+    "service",
+    "node",
+    "cluster",
+];
 
 fn parse_filter(text: &str) -> Result<Filter, String> {
     Filter::parse(text, &KEYS)
@@ -57,6 +76,10 @@ impl Args {
             None => Ok(None),
         };
         let (since, until) = (time(&self.since)?, time(&self.until)?);
+        if let Some(keys) = self.of_platform(home) {
+            let client = self.control.client(home)?;
+            return block_on(platform::watch(&client, keys, since, until, self.output));
+        }
         // As with Docker: without --since only what comes, unless an end is asked for.
         let since = since.or((until.is_none()).then_some(now));
         let mut failed = None;
@@ -74,6 +97,20 @@ impl Args {
             }
         })?;
         failed.map_or(Ok(()), Err)
+    }
+
+    /// The keys of a platform's events, where those are meant.
+    fn of_platform(&self, home: &Home) -> Option<Vec<(&'static str, String)>> {
+        let filters = Filters(&self.filter);
+        let of = |key: &'static str| filters.values(key).map(move |value| (key, value.to_owned()));
+        let mut keys: Vec<_> = ["service", "node", "cluster"].into_iter().flat_map(of).collect();
+        let is_elsewhere = |task: &str| {
+            node::tasks::find(home.node(), task).is_err()
+                && matches!(self.control.reachable(home), Ok(Some(_)))
+        };
+        let are_all = !keys.is_empty();
+        keys.extend(of("task").filter(|(_, task)| are_all || is_elsewhere(task)));
+        (!keys.is_empty()).then_some(keys)
     }
 
     fn print(&self, event: &Event, template: Option<&Lines>) -> anyhow::Result<()> {

@@ -3,16 +3,21 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::ensure;
 use engine::exec::Program;
 use node::{ExecRequest, Heard, tasks};
+use orchestrator::Client;
+use spec::{ExecProgram, TerminalSize};
 
 use crate::{
+    control::Control,
     failure::{Advice, USAGE_ERROR},
     flags::Variables,
     home::Home,
     output::{Paint, notice, printable},
+    remote,
+    serve::block_on,
     terminal::{self, RawTerminal},
 };
 
-/// Run another program in a task that runs
+/// Run another program in a task that runs, on whichever node
 #[derive(Debug, clap::Args)]
 #[command(
     override_usage = "margay exec [OPTIONS] TASK PROGRAM [ARG]...",
@@ -23,7 +28,11 @@ there, and with 125 when margay failed.
 Examples:
   margay exec web ls /srv
   margay exec -it web sh
-  margay exec --program ./inspect.wasm web /data"
+  margay exec --program ./inspect.wasm web /data
+
+A task of this machine is joined here. Tasks of a platform, and a copy of a service, are joined through
+its control plane, with the credential in MARGAY_CREDENTIAL from anywhere: there the program ends with
+its client."
 )]
 pub struct Args {
     /// Return when it runs
@@ -46,6 +55,8 @@ pub struct Args {
     /// Run this Wasm program of this machine in place of one of the image
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
+    #[command(flatten)]
+    control: Control,
     /// The task, the program and its arguments: all that follows the task is for the program
     // One argument for both: clap would take a flag of ours between two.
     #[arg(required = true, num_args = 1.., trailing_var_arg = true, value_names = ["TASK", "PROGRAM"])]
@@ -64,7 +75,13 @@ impl Args {
                 .hint(format!("name one: margay exec {task} PROGRAM [ARG]..."))
                 .code(USAGE_ERROR)
         );
-        let task = tasks::find(home.node(), task)?;
+        let task = match tasks::find(home.node(), task) {
+            Ok(found) => found,
+            Err(error) => match self.control.reachable(home)? {
+                Some(client) => return self.run_elsewhere(&client, task, args),
+                None => return Err(error.into()),
+            },
+        };
         let program = Program {
             args: named.into_iter().chain(args.iter().cloned()).collect(),
             env: self.variables.read()?,
@@ -91,6 +108,35 @@ impl Args {
             notice(format_args!("{} {}", paint.error("error:"), printable(&message)));
         }
         Ok(ExitCode::from(exit.code()))
+    }
+
+    /// Through the control plane.
+    fn run_elsewhere(
+        &self,
+        client: &Client,
+        name: &str,
+        args: &[String],
+    ) -> anyhow::Result<ExitCode> {
+        ensure!(
+            self.program.is_none(),
+            Advice::new("--program takes a task of this machine")
+                .hint("add the program to its image, or run it on the task's node")
+                .code(USAGE_ERROR)
+        );
+        let program = ExecProgram {
+            args: args.to_vec(),
+            env: self.variables.read()?,
+            working_dir: self.workdir.clone(),
+            user: self.user.clone(),
+            terminal: self.terminal()?.map(|(rows, columns)| TerminalSize { rows, columns }),
+            interactive: self.interactive,
+            detach: self.detach,
+        };
+        block_on(async {
+            let found = remote::found(client, name, None).await?;
+            let (task, container) = found.one(client).await?;
+            remote::exec(client, &task, container.as_ref(), program).await
+        })
     }
 
     fn terminal(&self) -> anyhow::Result<Option<(u16, u16)>> {

@@ -1,4 +1,3 @@
-use anyhow::Context as _;
 use clap::ValueEnum;
 use node::tasks::{self, TaskFolder};
 use serde::Serialize;
@@ -6,17 +5,20 @@ use serde_json::{Map, Value};
 use spec::{Capabilities, Digest, ImageConfig, Usage, Want};
 
 use crate::{
+    control::Control,
     home::Home,
     images::{self, Fetch, SelectedImage},
     listing::{Lines, Single},
     output::json,
     program::{self, Program},
+    remote,
+    serve::block_on,
     transfer::Remote,
     views::{self, summary::Summary},
 };
 
-/// Show everything about tasks, images or volumes, as JSON: what an image wants, what a task was
-/// granted
+/// Show everything about tasks, images, volumes or services, as JSON: what an image wants, what a
+/// task was granted
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "A template sees the fields of the JSON, and Docker's beside them: .Id .Name
@@ -28,8 +30,9 @@ Examples:
   margay inspect -f '{{json .NetworkSettings.Ports}}' web"
 )]
 pub struct Args {
-    /// Names or ids of tasks, images as `margay run` takes them, or names of volumes
-    #[arg(required = true, value_name = "TASK|IMAGE|VOLUME")]
+    /// Names or ids of tasks, images as `margay run` takes them, names of volumes, or names of
+    /// services; what is not of this machine is looked for on its platform
+    #[arg(required = true, value_name = "TASK|IMAGE|VOLUME|SERVICE")]
     pub things: Vec<String>,
     #[command(flatten)]
     pub form: Single,
@@ -39,6 +42,8 @@ pub struct Args {
     /// Show the size of a task's files as well
     #[arg(short, long)]
     pub size: bool,
+    #[command(flatten)]
+    pub control: Control,
 }
 
 /// What a name means.
@@ -155,11 +160,27 @@ impl Args {
                     Err(_) if node::volumes::find(home.node(), thing).is_ok() => {
                         volume_view(home, thing)
                     }
-                    found => found.with_context(|| format!("no task is called `{thing}`")),
+                    Err(error) => match self.elsewhere(home, thing)? {
+                        Some(view) => Ok(view),
+                        None => Err(error.context(format!("no task is called `{thing}`"))),
+                    },
+                    found => found,
                 },
                 Err(error) => Err(error.into()),
             },
         }
+    }
+
+    /// A task or a service of the platform, if there is one.
+    fn elsewhere(&self, home: &Home, thing: &str) -> anyhow::Result<Option<View>> {
+        let Ok(Some(client)) = self.control.reachable(home) else { return Ok(None) };
+        let found = block_on(remote::found(&client, thing, None));
+        let ours = match found {
+            Ok(remote::Found::Task(task, _)) => serde_json::to_value(task)?,
+            Ok(remote::Found::Service(service)) => serde_json::to_value(service)?,
+            Err(_) => return Ok(None),
+        };
+        View::of(&ours, Map::new()).map(Some)
     }
 
     fn task_view(&self, home: &Home, folder: &TaskFolder) -> anyhow::Result<View> {

@@ -6,22 +6,41 @@ use std::{
 use anyhow::Context as _;
 use node::tasks::{self, LogLine, LogOptions, LogStream};
 
-use spec::Timestamp;
+use orchestrator::Client;
+use spec::{ClusterName, LogQuery, Timestamp};
 
 use crate::{
+    control::Control,
     failure::Advice,
     flags::point_in_time,
     home::Home,
     output::{now, printable},
+    remote,
+    serve::block_on,
 };
 
-/// Show what a task wrote
+/// Show what a task wrote, or all copies of a service, on whichever node
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "A task of this machine is read here. Tasks and services of a platform are read through its control
+plane, with the credential in MARGAY_CREDENTIAL from anywhere; ended ones for as long as their node
+keeps them.
+
+Examples:
+  margay logs -n 100 web
+  margay logs -f --grep error cats"
+)]
 pub struct Args {
-    /// Name or id of the task
+    /// Name or id of the task, or name of the service
+    #[arg(value_name = "TASK|SERVICE")]
     task: String,
+    /// Where the service is
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<ClusterName>,
     #[command(flatten)]
     shown: Shown,
+    #[command(flatten)]
+    control: Control,
 }
 
 /// What to show of a log.
@@ -39,6 +58,9 @@ pub struct Shown {
     /// Show only what was written until then
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
+    /// Show only lines that hold this text
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    grep: Option<String>,
     /// Show when each line was written
     #[arg(short, long)]
     pub timestamps: bool,
@@ -64,6 +86,23 @@ impl Shown {
         // What is written from now on is later than an end that is past.
         let follow = self.follow && period.until.is_none_or(|until| until > period.now);
         LogOptions { follow, tail: self.tail.and_then(|tail| tail.0) }
+    }
+
+    /// As a control plane is asked for it.
+    ///
+    /// # Errors
+    /// For what is no point in time.
+    pub fn query(&self) -> Result<LogQuery, Advice> {
+        let period = self.period()?;
+        let LogOptions { follow, tail } = self.options(&period);
+        let Period { since, until, .. } = period;
+        let tail = tail.map(|lines| lines as u64);
+        Ok(LogQuery { follow, tail, since, until, grep: self.grep.clone() })
+    }
+
+    fn wants(&self, line: &LogLine<'_>) -> bool {
+        let holds = |text: &String| line.text.windows(text.len()).any(|w| w == text.as_bytes());
+        self.grep.as_ref().is_none_or(holds)
     }
 
     /// # Errors
@@ -103,17 +142,31 @@ impl Args {
     /// Writes a task's stdout to ours and its stderr to ours.
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         let period = self.shown.period()?;
-        let task = tasks::find(home.node(), &self.task)?;
+        let task = match tasks::find(home.node(), &self.task) {
+            Ok(task) if self.cluster.is_none() => task,
+            found => match (self.control.reachable(home)?, found) {
+                (Some(client), _) => return self.show(&client),
+                (None, found) => found?,
+            },
+        };
         let mut failed = None;
-        tasks::follow(&task, self.shown.options(&period), |line| {
-            period.within(line.time, || match self.write(line) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(error) => {
-                    failed = Some(error);
-                    ControlFlow::Break(())
-                }
-            })
-        })?;
+        let (options, wants) =
+            (self.shown.options(&period), |line: &LogLine<'_>| self.shown.wants(line));
+        tasks::follow_while(
+            &task,
+            options,
+            wants,
+            || true,
+            |line| {
+                period.within(line.time, || match self.write(line) {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(error) => {
+                        failed = Some(error);
+                        ControlFlow::Break(())
+                    }
+                })
+            },
+        )?;
         match failed {
             // The reader may leave.
             Some(error) if error.kind() != ErrorKind::BrokenPipe => {
@@ -121,6 +174,15 @@ impl Args {
             }
             _ => Ok(()),
         }
+    }
+
+    fn show(&self, client: &Client) -> anyhow::Result<()> {
+        let query = self.shown.query()?;
+        let shown = remote::Shown { timestamps: self.shown.timestamps, labels: false };
+        block_on(async {
+            let found = remote::found(client, &self.task, self.cluster.as_ref()).await?;
+            remote::show(client, found, &query, shown).await
+        })
     }
 
     fn write(&self, line: LogLine<'_>) -> std::io::Result<()> {

@@ -384,11 +384,13 @@ pub struct Talk {
     quiet: bool,
     /// While its image is made ready.
     slow: Option<Preparing>,
+    /// What the task is granted.
+    allowed: Vec<Capability>,
 }
 
 impl Talk {
     pub fn new(task: &TaskArgs) -> Self {
-        Self { quiet: task.settings.is_quiet(), slow: None }
+        Self { quiet: task.settings.is_quiet(), slow: None, allowed: task.allow.clone() }
     }
 
     pub fn hear(&mut self, note: &Note) {
@@ -396,11 +398,11 @@ impl Talk {
             Note::Preparing { bytes } if !self.quiet => Some(Preparing::of(*bytes)),
             _ => None,
         };
-        tell(note);
+        tell(note, &self.allowed);
     }
 }
 
-fn tell(note: &Note) {
+fn tell(note: &Note, allowed: &[Capability]) {
     match note {
         Note::Started(started) => {
             tell_started(started);
@@ -417,33 +419,49 @@ fn tell(note: &Note) {
                  again"
             ));
         }
-        Note::Denied { line, count } => notice(format_args!("{}", denial(line, *count))),
+        Note::Denied { line, count } => notice(format_args!("{}", denial(line, *count, allowed))),
         _ => {}
     }
 }
 
 /// The message of a denial. The line comes from a worker, which is not trusted, and a terminal
 /// obeys control characters.
-fn denial(line: &str, count: u64) -> String {
+fn denial(line: &str, count: u64, allowed: &[Capability]) -> String {
     let line = printable(line);
     match count {
-        1 => format!("Denied: {line}\n{} {}", Paint::on_stderr().hint("hint:"), to_grant(&line)),
+        1 => format!(
+            "Denied: {line}\n{} {}",
+            Paint::on_stderr().hint("hint:"),
+            to_grant(&line, allowed)
+        ),
         _ => format!("Denied: {line} ({count} times)"),
     }
 }
 
-/// What would grant `line`. Whether one key or both are missing for an internal address, only the
-/// broker knows.
-fn to_grant(line: &str) -> String {
+/// What would grant `line` beside what is `allowed`. An internal address takes two keys.
+fn to_grant(line: &str, allowed: &[Capability]) -> String {
     match line.parse() {
-        Ok(Capability::Outbound(OutboundGrant { private: true, host, .. })) => {
-            let network = match host {
+        Ok(Capability::Outbound(denied @ OutboundGrant { private: true, .. })) => {
+            let network = match &denied.host {
                 spec::Host::Address(address) => address.to_string(),
                 _ => "ADDRESS/BITS".to_owned(),
             };
-            format!(
-                "it is an internal address, which takes two keys: --allow '{line}' --private-network {network}"
-            )
+            let is_it = |line: &Capability| match line {
+                Capability::Outbound(grant) => {
+                    grant.private && grant.allows(denied.scheme, &denied.host, denied.port)
+                }
+                _ => false,
+            };
+            match allowed.iter().any(is_it) {
+                true => format!(
+                    "it is an internal address, and its network is not opened: \
+                     --private-network {network}"
+                ),
+                false => format!(
+                    "it is an internal address, which takes two keys: --allow '{line}' \
+                     --private-network {network}"
+                ),
+            }
         }
         _ => format!("grant it: --allow '{line}'"),
     }
@@ -483,7 +501,23 @@ mod tests {
 
     #[test]
     fn what_a_worker_says_moves_no_cursor() {
-        assert_eq!(denial("net.out:\x1b[2J", 2), "Denied: net.out:\\u{1b}[2J (2 times)");
-        assert!(!denial("env:A\n\x1b]0;x\x07", 1).contains(['\x07', '\u{9b}']));
+        assert_eq!(denial("net.out:\x1b[2J", 2, &[]), "Denied: net.out:\\u{1b}[2J (2 times)");
+        assert!(!denial("env:A\n\x1b]0;x\x07", 1, &[]).contains(['\x07', '\u{9b}']));
+    }
+
+    #[test]
+    fn an_internal_address_names_the_keys_that_are_missing() {
+        let line = "net.out:http://10.0.0.7:80;private";
+        let both = to_grant(line, &[]);
+        assert!(both.contains("--allow 'net.out") && both.contains("--private-network 10.0.0.7"));
+        for allowed in [line, "net.out:http://10.0.0.0/8:80;private"] {
+            let one = to_grant(line, &[allowed.parse().unwrap()]);
+            assert!(
+                !one.contains("--allow") && one.contains("--private-network 10.0.0.7"),
+                "{one}"
+            );
+        }
+        let open = to_grant(line, &["net.out:http://10.0.0.7:80".parse().unwrap()]);
+        assert!(open.contains("--allow"), "the first key is `;private`: {open}");
     }
 }

@@ -1,6 +1,5 @@
 mod converge; // waiting for copies to be ready
 mod deploying; // the settings of deployments
-mod logs; // what its copies wrote
 mod rollout; // its deployments
 
 use std::time::Duration;
@@ -18,6 +17,7 @@ use crate::{
     home::Home,
     output::{Output, ago, json, line, notice, now},
     platform::record::Record,
+    remote,
     serve::block_on,
     verbs::task,
 };
@@ -89,7 +89,7 @@ pub enum Verb {
         #[command(flatten)]
         control: Control,
     },
-    /// Show what the copies of a service wrote on this machine
+    /// Show what the copies of a service wrote, on whichever node
     Logs {
         /// Its name
         name: ServiceName,
@@ -186,7 +186,8 @@ impl Verb {
                 let wanted =
                     CreateService { name, task_definition: task, count, launch_type, deployment };
                 let service = block_on(client.create_service(&cluster, &wanted))?;
-                created(home, &client, &service, (!detach).then_some(timeout))
+                let here = (!control.is_elsewhere()).then_some(home);
+                created(here, &client, &service, (!detach).then_some(timeout))
             }
             Self::Ps { names, cluster, output, control } => {
                 let client = control.client(home)?;
@@ -203,9 +204,7 @@ impl Verb {
                 json(&services)
             }
             Self::Logs { name, cluster, shown, control } => {
-                let client = control.client(home)?;
-                let copies = block_on(tasks_of(&client, &cluster, &name))?;
-                logs::show(home, name.as_str(), &copies, &shown)
+                show_logs(&control.client(home)?, &cluster, &name, &shown)
             }
             Self::Ls { cluster, output, control } => {
                 let client = control.client(home)?;
@@ -240,10 +239,24 @@ impl Verb {
     }
 }
 
+fn show_logs(
+    client: &Client,
+    cluster: &ClusterName,
+    name: &ServiceName,
+    shown: &super::logs::Shown,
+) -> anyhow::Result<()> {
+    let query = shown.query()?;
+    let how = remote::Shown { timestamps: shown.timestamps, labels: true };
+    block_on(async {
+        let service = Box::new(client.service(cluster, name).await?);
+        remote::show(client, remote::Found::Service(service), &query, how).await
+    })
+}
+
 /// Says that a service is there, waits for its first copy unless that is not wanted, and says where
-/// it is reached.
+/// it is reached on the platform of `here`.
 fn created(
-    home: &Home,
+    here: Option<&Home>,
     client: &Client,
     service: &Service,
     time_max: Option<Duration>,
@@ -255,7 +268,9 @@ fn created(
     // It is made; what can be said about it is no reason to fail.
     let is_reached = block_on(client.definition(&service.spec.task_definition))
         .is_ok_and(|made| made.definition.containers.iter().any(|c| !c.ports.is_empty()));
-    if let Some(record) = Record::read(home)?.filter(|_| is_reached) {
+    // At which address the ingress of another machine is reached, its operator knows.
+    let record = here.map(Record::read).transpose()?.flatten();
+    if let Some(record) = record.filter(|_| is_reached) {
         notice(format_args!("Reach it at {}", record.url(&host(service))));
     }
     Ok(())
@@ -289,10 +304,7 @@ async fn tasks_of(
     name: &ServiceName,
 ) -> anyhow::Result<Vec<Task>> {
     client.service(cluster, name).await?;
-    let mut tasks = client.tasks().await?;
-    tasks.retain(|task| task.spec.service.as_ref() == Some(name) && task.spec.cluster == *cluster);
-    tasks.sort_by_key(|task| std::cmp::Reverse(task.created));
-    Ok(tasks)
+    Ok(remote::copies(client, cluster, name).await?)
 }
 
 /// The host name that the ingress knows a service by. A control plane that does not say so is older

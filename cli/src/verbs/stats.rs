@@ -3,19 +3,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-use node::tasks::{self, TaskFolder};
+use node::{
+    processes,
+    tasks::{self, TaskFolder},
+};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use spec::Usage;
 
 use crate::{
+    control::Control,
     home::Home,
     listing::{Fields, Form, Listing, record},
     output::{self, docker_size, duration, size},
-    processes,
+    remote,
+    serve::block_on,
 };
 
-/// Show what tasks use, and what they have used so far
+/// Show what tasks use, on whichever node, and what they have used so far
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "On a terminal the table is renewed each second until it is interrupted. RUNS and what stands
@@ -24,8 +29,8 @@ right of it count since each task's start. For totals per image and tenant of a 
 Fields: .Container .ID .Name .CPUPerc .MemUsage .MemPerc .NetIO .BlockIO .PIDs"
 )]
 pub struct Args {
-    /// Names or ids of tasks; every running one when left out
-    #[arg(value_name = "TASK")]
+    /// Names or ids of tasks, or names of services; every running task of this machine when left out
+    #[arg(value_name = "TASK|SERVICE")]
     tasks: Vec<String>,
     /// Show ended ones as well
     #[arg(short, long)]
@@ -38,6 +43,8 @@ pub struct Args {
     no_trunc: bool,
     #[command(flatten)]
     listing: Listing,
+    #[command(flatten)]
+    control: Control,
 }
 
 const FIELDS: Fields = &[
@@ -91,6 +98,18 @@ impl Args {
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         let form = self.listing.form(FIELDS)?;
         let streams = !self.no_stream && !form.is_json() && std::io::stdout().is_terminal();
+        let is_here = |name: &String| tasks::find(home.node(), name).is_ok();
+        if !self.tasks.iter().all(is_here)
+            && let Some(client) = self.control.reachable(home)?
+        {
+            return block_on(async {
+                let mut found = Vec::new();
+                for name in &self.tasks {
+                    found.push(remote::found(&client, name, None).await?);
+                }
+                remote::watch(&client, found, self.listing.output(), streams).await
+            });
+        }
         let mut before = self.sample(home)?;
         if !streams {
             if wants_cpu(&form) && !before.rows.is_empty() {

@@ -77,6 +77,14 @@ pub enum Verb {
         #[command(flatten)]
         control: Control,
     },
+    /// Show all that is known of tasks, as JSON
+    Inspect {
+        /// Their ids
+        #[arg(required = true, value_name = "TASK", value_parser = task_id)]
+        tasks: Vec<TaskId>,
+        #[command(flatten)]
+        control: Control,
+    },
     /// Ask tasks to end; a replica of a service is replaced
     Stop {
         /// Their ids
@@ -142,6 +150,11 @@ impl Verb {
                         && (service.is_none() || task.spec.service == service)
                 });
                 output.records(&tasks, &HEADINGS, row)
+            }
+            Self::Inspect { tasks, control } => {
+                let client = control.client(home)?;
+                let tasks = tasks.iter().map(|id| block_on(client.task(id)));
+                json(&tasks.collect::<Result<Vec<Task>, _>>()?)
             }
             Self::Stop { tasks, control } => {
                 let client = control.client(home)?;
@@ -236,10 +249,10 @@ async fn tell_secrets(client: &Client, definition: &TaskDefinition) -> anyhow::R
     Ok(())
 }
 
-pub const HEADINGS: [&str; 7] =
-    ["TASK", "DEFINITION", "CLUSTER", "SERVICE", "NODE", "CREATED", "STATUS"];
+pub const HEADINGS: [&str; 8] =
+    ["TASK", "DEFINITION", "CLUSTER", "SERVICE", "NODE", "CREATED", "EXIT", "STATUS"];
 
-pub fn row(task: &Task) -> [String; 7] {
+pub fn row(task: &Task) -> [String; 8] {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     let phase = super::word(&task.status.phase);
     [
@@ -249,11 +262,19 @@ pub fn row(task: &Task) -> [String; 7] {
         or_dash(task.spec.service.as_ref().map(ToString::to_string)),
         or_dash(task.spec.node.as_ref().map(ToString::to_string)),
         ago(task.created, now()),
+        exit_codes(task),
         match &task.status.reason {
             Some(reason) => format!("{phase}: {reason}"),
             None => phase,
         },
     ]
+}
+
+/// Those of its containers that have ended, in the order of its definition.
+fn exit_codes(task: &Task) -> String {
+    let codes = task.status.containers.iter().filter_map(|container| container.exit_code);
+    let codes: Vec<String> = codes.map(|code| code.to_string()).collect();
+    if codes.is_empty() { "-".to_owned() } else { codes.join(",") }
 }
 
 fn print_definitions(definitions: &[RegisteredDefinition]) {

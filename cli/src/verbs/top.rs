@@ -5,14 +5,16 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use node::tasks;
+use node::{
+    processes::{self, Process},
+    tasks,
+};
 use serde::Serialize;
 
 use crate::{
     failure::Advice,
     home::Home,
     output::{Output, duration, line, size},
-    processes::{self, Process},
 };
 
 /// Show the processes of a task

@@ -1,5 +1,8 @@
+mod by; // what tasks, services and tenants have used
+
 use std::collections::BTreeMap;
 
+use clap::ValueEnum;
 use orchestrator::{RegisteredDefinition, UsageReport};
 use serde::Serialize;
 use spec::{ContainerPhase, Digest, Task, TaskPhase, Tenant, Timestamp, Usage};
@@ -15,14 +18,29 @@ use crate::{
 /// Show what a tenant has used, per image and in all
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Runs, time on a processor, memory multiplied by time, bytes in and out: what a bill is made of.
+    after_help = "With --by task or service it is what the tasks used that are there, ended ones for an hour after
+their end; with --by tenant, for the operator, what each tenant used in all.
+
+Runs, time on a processor, memory multiplied by time, bytes in and out: what a bill is made of.
 For the tasks of this home without a platform: margay stats"
 )]
 pub struct Args {
+    /// Add up what each of these used
+    #[arg(long, value_enum, default_value_t = By::Image)]
+    by: By,
     #[command(flatten)]
     output: Output,
     #[command(flatten)]
     control: Control,
+}
+
+/// What is added up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum By {
+    Image,
+    Service,
+    Task,
+    Tenant,
 }
 
 #[derive(Serialize)]
@@ -44,6 +62,14 @@ struct Row {
 impl Args {
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         let client = self.control.client(home)?;
+        match self.by {
+            By::Image => {}
+            By::Task | By::Service => {
+                let tasks = block_on(client.tasks())?;
+                return by::tasks(&tasks, self.by == By::Service, self.output);
+            }
+            By::Tenant => return by::tenants(&block_on(client.usage_of_tenants())?, self.output),
+        }
         let (report, definitions, tasks) = block_on(async {
             Ok::<_, orchestrator::Error>((
                 client.usage().await?,

@@ -119,6 +119,7 @@ impl Verb {
                 form: args.form,
                 kind: Some(inspect::Kind::Volume),
                 size: false,
+                control: crate::control::Control::default(),
             }
             .run(home),
             Self::Rm(args) => args.run(home),

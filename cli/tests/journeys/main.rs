@@ -25,6 +25,7 @@ mod up; // a platform for a journey
 mod platform; // up, cluster, task, service, ingress, and processes that are killed
 mod rollouts; // another revision under load, and replicas that freeze
 mod services; // waited for, shown, and runs that are changed
+mod anywhere; // logs, programs and connections of tasks on any node, with a credential alone
 mod nodes; // join, drain, remove, adopt
 mod pool; // what the shared pool gives at most
 mod hardening; // what each process may, and what one that was taken over gets

@@ -295,7 +295,7 @@ fn finish(mut command: Command) -> Said {
     said(command.output().expect("margay runs"))
 }
 
-fn said(output: std::process::Output) -> Said {
+pub fn said(output: std::process::Output) -> Said {
     Said {
         out: String::from_utf8_lossy(&output.stdout).into_owned(),
         err: String::from_utf8_lossy(&output.stderr).into_owned(),

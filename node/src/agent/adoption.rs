@@ -15,8 +15,11 @@ use crate::{
 
 /// For a container that is not wanted any more, and that no agent has supervised for a while.
 const END_GRACE: Duration = Duration::from_secs(1);
-/// Folders of ended tasks are kept for so long, so that their logs can be read.
-const ENDED_KEPT_FOR: Duration = Duration::from_secs(600);
+/// Folders of ended tasks are kept for so long, so that their logs can be read: as long as the
+/// control plane shows them.
+const ENDED_KEPT_FOR: Duration = Duration::from_secs(3600);
+/// And at most so many: each may have a log of some megabytes and the files of a Linux image.
+const ENDED_KEPT_MAX: usize = 200;
 
 /// A container that an earlier agent has left behind, and whose folder this one holds now.
 #[derive(Debug)]
@@ -69,15 +72,17 @@ pub(super) fn collect(home: &Home) -> Result<BTreeMap<TaskKey, AdoptableTask>> {
 /// what crashes in the middle of making or removing one have left. A task in `keep` is still asked
 /// for: its folder says that it has run.
 pub(super) fn sweep(home: &Home, keep: &BTreeSet<TaskKey>) {
+    let mut ended = Vec::new();
     for folder in tasks::list(home).unwrap_or_default() {
         let Origin::Cluster(origin) = folder.record().origin.clone() else { continue };
         if keep.contains(&(origin.tenant, origin.task)) {
             continue;
         }
-        let ended = folder.status().ok().flatten().and_then(|status| status.ended);
-        let is_old = ended
-            .is_some_and(|ended| Timestamp::of(SystemTime::now()).since(ended) > ENDED_KEPT_FOR);
-        if is_old && let Ok(owned) = folder.own() {
+        let status = folder.status().ok().flatten();
+        ended.extend(status.and_then(|status| status.ended).map(|at| (at, folder)));
+    }
+    for (_, folder) in superfluous(ended, Timestamp::of(SystemTime::now())) {
+        if let Ok(owned) = folder.own() {
             let record = owned.record().clone();
             let _ = owned.remove().and_then(|()| anonymous_volumes::remove(home, &record));
         }
@@ -96,6 +101,14 @@ pub(super) fn sweep(home: &Home, keep: &BTreeSet<TaskKey>) {
             let _ = std::fs::remove_dir_all(entry.path());
         }
     }
+}
+
+/// Of what has ended, with its time: what is old, and what is more than is kept.
+fn superfluous<T>(mut ended: Vec<(Timestamp, T)>, now: Timestamp) -> Vec<(Timestamp, T)> {
+    ended.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+    let is_kept = |(at, _): &(Timestamp, T)| now.since(*at) <= ENDED_KEPT_FOR;
+    let kept = ended.iter().take_while(|one| is_kept(one)).count().min(ENDED_KEPT_MAX);
+    ended.split_off(kept)
 }
 
 #[cfg(test)]
@@ -146,5 +159,20 @@ mod tests {
         let left: Vec<_> =
             tasks::list(&home).unwrap().iter().map(|task| task.record().name.clone()).collect();
         assert_eq!(left, ["kept", "runs"]);
+    }
+
+    #[test]
+    fn what_ended_is_kept_for_an_hour_and_the_newest_alone() {
+        let hour = ENDED_KEPT_FOR.as_millis() as u64;
+        let now = Timestamp::from_millis(10 * hour);
+        let ended = |count: u64, ago: u64| -> Vec<(Timestamp, u64)> {
+            (0..count).map(|n| (Timestamp::from_millis(now.millis() - ago - n), n)).collect()
+        };
+        assert!(superfluous(ended(3, 0), now).is_empty());
+        assert!(superfluous(ended(1, hour), now).is_empty());
+        assert_eq!(superfluous(ended(2, hour), now).len(), 1, "one is a millisecond too old");
+        let more = superfluous(ended(ENDED_KEPT_MAX as u64 + 2, 0), now);
+        let oldest: Vec<u64> = more.iter().map(|(_, number)| *number).collect();
+        assert_eq!(oldest, [ENDED_KEPT_MAX as u64, ENDED_KEPT_MAX as u64 + 1]);
     }
 }

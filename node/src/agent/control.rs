@@ -1,7 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use http::Method;
-use net::{ApiClient, ApiRequest, ClientError};
+use net::{ApiClient, ApiRequest, ClientError, FrameBody, FrameStream};
 use rustls::ClientConfig;
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -32,13 +32,19 @@ impl Control {
         let request = ApiRequest::new(Method::POST, path, ANSWER_TIME_MAX).json(body);
         Ok(self.0.call(request).await?)
     }
+
+    /// Takes up a stream that a client waits for.
+    pub async fn open(&self, path: &str, body: FrameBody) -> Result<FrameStream> {
+        let request = ApiRequest::new(Method::POST, path, ANSWER_TIME_MAX);
+        Ok(self.0.open(request, Some(body)).await?)
+    }
 }
 
 impl From<ClientError> for Error {
     fn from(error: ClientError) -> Self {
         match error {
             ClientError::Refused(fault) => Self::Refused(fault),
-            ClientError::Connect { to, source } => {
+            ClientError::Connect { to, source } | ClientError::BrokenOff { to, source } => {
                 Self::ControlPlane { address: to, why: chain(&source) }
             }
             ClientError::NoAnswer { to } => {

@@ -24,3 +24,13 @@ pub(super) const LAST_REPORT_TIME_MAX: Duration = Duration::from_secs(2);
 /// A node ends once the control plane has not known it for so long: time for an operator to notice
 /// that the wrong backup was restored.
 pub(super) const REMOVED_AFTER: Duration = Duration::from_secs(10);
+/// Streams of clients at one time: no more than the control plane passes on of one node.
+pub(super) const STREAMS_MAX: usize = 64;
+/// A stream says so often that this side is there.
+pub(super) const STREAM_ALIVE_EVERY: Duration = Duration::from_secs(5);
+/// Between two looks at what a container uses, as `docker stats` has it.
+pub(super) const STATS_EVERY: Duration = Duration::from_secs(1);
+/// To a socket of this machine: a program that has just been started may still come to accept.
+pub(super) const FORWARD_CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
+/// A control plane that knows of no streams is an earlier version: until it is updated.
+pub(super) const STREAMS_UNKNOWN_PAUSE: Duration = Duration::from_secs(10);

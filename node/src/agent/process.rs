@@ -142,6 +142,7 @@ impl Agent {
             () = self.follow(sets.clone()) => Some(AtEnd::Leave),
             () = self.report(sets.clone()) => Some(AtEnd::Leave),
             () = self.bill() => Some(AtEnd::Leave),
+            () = self.streams() => Some(AtEnd::Leave),
             () = self.maintain() => Some(AtEnd::Leave),
             () = self.keep_certificates() => Some(AtEnd::Leave),
             () = self.host.spare_workers.refill() => Some(AtEnd::Leave),

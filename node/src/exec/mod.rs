@@ -31,6 +31,7 @@ use crate::{
     ports,
     tasks::{Kind, State, TaskFolder},
 };
+pub(crate) use relay::Client;
 use relay::{Relay, Side};
 
 /// What `margay exec` was asked for.
@@ -71,7 +72,18 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 pub fn exec(
     home: &Home,
     task: &TaskFolder,
+    request: ExecRequest,
+    hear: impl FnMut(Heard),
+) -> Result<Option<Exit>> {
+    exec_for(home, task, request, Client::own, hear)
+}
+
+/// As [`exec`], with the streams of a client that are given.
+pub(crate) fn exec_for(
+    home: &Home,
+    task: &TaskFolder,
     mut request: ExecRequest,
+    client: impl FnOnce() -> io::Result<Client>,
     mut hear: impl FnMut(Heard),
 ) -> Result<Option<Exit>> {
     let name = &task.record().name;
@@ -114,7 +126,8 @@ pub fn exec(
         Some(terminal) if has_own_terminal => Side::Terminal(terminal),
         _ => Side::Pipes(streams.ours),
     };
-    let ended = Relay::new(&socket, side, request.interactive)
+    let ended = client()
+        .and_then(|client| Relay::new(&socket, side, request.interactive, client))
         .and_then(Relay::run)
         .map_err(|source| Error::System { verb: "relay the streams of a program", source })?;
     Ok(Some(ended.unwrap_or_else(|| Exit::Lost("the task ended meanwhile".to_owned()))))

@@ -15,7 +15,7 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
     pipe::PipeFlags,
-    termios::{tcgetwinsize, tcsetwinsize},
+    termios::{Winsize, tcgetwinsize, tcsetwinsize},
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -25,6 +25,30 @@ pub(super) enum Side {
     Pipes([Option<OwnedFd>; 3]),
     /// The controlling side of its terminal.
     Terminal(OwnedFd),
+}
+
+/// The streams of the client, whichever process has them.
+pub(crate) struct Client {
+    pub stdin: OwnedFd,
+    pub stdout: OwnedFd,
+    pub stderr: OwnedFd,
+    /// The numbers of signals for the program, one byte each. It ends with the client.
+    pub signals: OwnedFd,
+    /// The size of its terminal.
+    pub size: Box<dyn Fn() -> Option<Winsize> + Send>,
+}
+
+impl Client {
+    /// Those of this process.
+    pub fn own() -> io::Result<Self> {
+        Ok(Self {
+            stdin: io::stdin().as_fd().try_clone_to_owned()?,
+            stdout: io::stdout().as_fd().try_clone_to_owned()?,
+            stderr: io::stderr().as_fd().try_clone_to_owned()?,
+            signals: listen_for_signals()?,
+            size: Box::new(|| tcgetwinsize(io::stdout()).ok()),
+        })
+    }
 }
 
 /// Bytes moved at once: a pipe holds as much.
@@ -39,7 +63,7 @@ pub(super) struct Relay<'a> {
     /// From the program, and the number of our own stream that it goes to.
     outputs: Vec<(OwnedFd, Own)>,
     terminal: Option<OwnedFd>,
-    signals: OwnedFd,
+    client: Client,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -59,14 +83,13 @@ struct Input {
 }
 
 impl<'a> Relay<'a> {
-    pub fn new(socket: &'a OwnedFd, side: Side, interactive: bool) -> io::Result<Self> {
-        let mut relay = Self {
-            socket,
-            input: None,
-            outputs: Vec::new(),
-            terminal: None,
-            signals: listen_for_signals()?,
-        };
+    pub fn new(
+        socket: &'a OwnedFd,
+        side: Side,
+        interactive: bool,
+        client: Client,
+    ) -> io::Result<Self> {
+        let mut relay = Self { socket, input: None, outputs: Vec::new(), terminal: None, client };
         match side {
             Side::Pipes([stdin, stdout, stderr]) => {
                 relay.input = stdin.map(|to| Input::new(to, false)).transpose()?;
@@ -89,8 +112,8 @@ impl<'a> Relay<'a> {
     pub fn run(mut self) -> io::Result<Option<Exit>> {
         loop {
             let [said, signalled, readable, writable] = self.wait()?;
-            if signalled {
-                self.pass_signal();
+            if signalled && !self.pass_signal() {
+                return Ok(None); // the client is gone
             }
             self.move_input(readable, writable);
             self.move_output()?;
@@ -114,13 +137,13 @@ impl<'a> Relay<'a> {
 
     /// What happens next: on the socket, a signal, our input, room for it.
     fn wait(&self) -> io::Result<[bool; 4]> {
-        let (none, stdin) = (PollFlags::empty(), io::stdin());
+        let (none, stdin) = (PollFlags::empty(), &self.client.stdin);
         let reads = self.input.as_ref().is_some_and(|i| i.pending.is_empty() && !i.ended);
         let writes = self.input.as_ref().is_some_and(|input| !input.pending.is_empty());
         let room = self.input.as_ref().map_or(self.socket.as_fd(), |input| input.to.as_fd());
         let mut fds = vec![
             PollFd::from_borrowed_fd(self.socket.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.client.signals.as_fd(), PollFlags::IN),
         ];
         if reads {
             fds.push(PollFd::from_borrowed_fd(stdin.as_fd(), PollFlags::IN));
@@ -145,7 +168,7 @@ impl<'a> Relay<'a> {
 
     fn move_input(&mut self, readable: bool, writable: bool) {
         let Some(input) = &mut self.input else { return };
-        if (readable || writable) && !input.pump(readable) {
+        if (readable || writable) && !input.pump(readable.then_some(&self.client.stdin)) {
             self.input = None;
         }
     }
@@ -164,8 +187,8 @@ impl<'a> Relay<'a> {
                 Ok(read @ 1..) => {
                     moved = true;
                     let delivered = match own {
-                        Own::Stdout => write_all(io::stdout().as_fd(), &buffer[..read]),
-                        Own::Stderr => write_all(io::stderr().as_fd(), &buffer[..read]),
+                        Own::Stdout => write_all(self.client.stdout.as_fd(), &buffer[..read]),
+                        Own::Stderr => write_all(self.client.stderr.as_fd(), &buffer[..read]),
                     };
                     match delivered {
                         // Our reader is gone: the program hears of it at its next write.
@@ -188,14 +211,19 @@ impl<'a> Relay<'a> {
         Ok(moved)
     }
 
-    /// Tells the program of a signal to this process, or its terminal of a new size.
-    fn pass_signal(&self) {
+    /// Tells the program of a signal to the client, or its terminal of a new size. False when the
+    /// client has no more to say.
+    fn pass_signal(&self) -> bool {
         let mut number = [0];
-        let Ok(1) = rustix::io::read(&self.signals, &mut number) else { return };
+        match rustix::io::read(&self.client.signals, &mut number) {
+            Ok(1) => {}
+            Err(Errno::INTR | Errno::AGAIN) => return true,
+            Ok(_) | Err(_) => return false,
+        }
         let number = i32::from(number[0]);
         match &self.terminal {
             Some(terminal) if number == SignalKind::window_change().as_raw_value() => {
-                if let Ok(size) = tcgetwinsize(io::stdout()) {
+                if let Some(size) = (self.client.size)() {
                     let _ = tcsetwinsize(terminal, size);
                 }
             }
@@ -203,6 +231,7 @@ impl<'a> Relay<'a> {
             // One that has ended is about to say so.
             _ => drop(frame::send(self.socket, &Control::Signal(number), &[])),
         }
+        true
     }
 }
 
@@ -215,10 +244,10 @@ impl Input {
     }
 
     /// Moves what can be moved; false when nothing more will be.
-    fn pump(&mut self, readable: bool) -> bool {
-        if readable {
+    fn pump(&mut self, readable: Option<&OwnedFd>) -> bool {
+        if let Some(stdin) = readable {
             let mut buffer = [0; CHUNK_BYTES];
-            match rustix::io::read(io::stdin(), &mut buffer) {
+            match rustix::io::read(stdin, &mut buffer) {
                 Ok(read @ 1..) => self.pending.extend_from_slice(&buffer[..read]),
                 Err(Errno::AGAIN | Errno::INTR) => return true,
                 Ok(0) | Err(_) => self.ended = true,

@@ -12,7 +12,7 @@ use engine::{
 };
 
 use super::{
-    relay::{Relay, Side},
+    relay::{Client, Relay, Side},
     wait_until_started,
 };
 
@@ -78,7 +78,8 @@ fn descriptors_that_were_not_asked_for_are_closed() {
     let side = Side::Pipes([None, Some(reader), None]);
     drop(fds);
     frame::send(&theirs, &Answer::Exited(Exit::Code(4)), &[]).unwrap();
-    let ended = Relay::new(&ours, side, false).and_then(Relay::run).unwrap();
+    let ended =
+        Relay::new(&ours, side, false, Client::own().unwrap()).and_then(Relay::run).unwrap();
     assert_eq!(ended, Some(Exit::Code(4)));
 }
 
@@ -93,7 +94,8 @@ fn a_flood_of_answers_that_mean_nothing_does_not_hide_the_end() {
         theirs
     });
     let side = Side::Pipes([None, None, None]);
-    let ended = Relay::new(&ours, side, false).and_then(Relay::run).unwrap();
+    let ended =
+        Relay::new(&ours, side, false, Client::own().unwrap()).and_then(Relay::run).unwrap();
     assert_eq!(ended, Some(Exit::Code(5)));
     let theirs = liar.join().unwrap();
     // It has told the container nothing.
@@ -106,6 +108,7 @@ fn bytes_that_are_no_answer_end_the_program_for_its_client() {
     let (ours, theirs) = pair();
     rustix::io::write(&theirs, b"[[[[").unwrap();
     let side = Side::Pipes([None, None, None]);
-    let ended = Relay::new(&ours, side, false).and_then(Relay::run).unwrap();
+    let ended =
+        Relay::new(&ours, side, false, Client::own().unwrap()).and_then(Relay::run).unwrap();
     assert_eq!(ended, None);
 }

@@ -45,6 +45,21 @@ const LINE_BYTES_MAX: usize = 64 << 10;
 pub fn follow(
     task: &TaskFolder,
     options: LogOptions,
+    sink: impl FnMut(LogLine<'_>) -> ControlFlow<()>,
+) -> Result<()> {
+    follow_while(task, options, |_| true, || true, sink)
+}
+
+/// As [`follow`], for the lines that are `wanted` alone, and while it `goes_on`: that is asked each
+/// time when all that is there was given.
+///
+/// # Errors
+/// As [`follow`].
+pub fn follow_while(
+    task: &TaskFolder,
+    options: LogOptions,
+    wanted: impl Fn(&LogLine<'_>) -> bool,
+    mut goes_on: impl FnMut() -> bool,
     mut sink: impl FnMut(LogLine<'_>) -> ControlFlow<()>,
 ) -> Result<()> {
     if task.record().no_log {
@@ -53,7 +68,7 @@ pub fn follow(
     let path = task.log();
     let mut reader = Reader::default();
     let mut skip = match options.tail {
-        Some(keep) => count_lines(&path)?.saturating_sub(keep),
+        Some(keep) => count_lines(&path, &wanted)?.saturating_sub(keep),
         None => 0,
     };
     loop {
@@ -61,6 +76,7 @@ pub fn follow(
         // see.
         let alive = options.follow && task.state().is_ok_and(super::State::is_alive);
         let more = reader.read(&path, &mut |line| match skip {
+            _ if !wanted(&line) => ControlFlow::Continue(()),
             0 => sink(line),
             _ => {
                 skip -= 1;
@@ -69,16 +85,16 @@ pub fn follow(
         });
         match more.map_err(Error::file("read", &path))? {
             ControlFlow::Break(()) => return Ok(()),
-            ControlFlow::Continue(()) if !alive => return Ok(()),
+            ControlFlow::Continue(()) if !goes_on() || !alive => return Ok(()),
             ControlFlow::Continue(()) => std::thread::sleep(LOOK_EVERY),
         }
     }
 }
 
-fn count_lines(path: &std::path::Path) -> Result<usize> {
+fn count_lines(path: &std::path::Path, wanted: &impl Fn(&LogLine<'_>) -> bool) -> Result<usize> {
     let mut lines = 0;
-    let count = &mut |_: LogLine<'_>| {
-        lines += 1;
+    let count = &mut |line: LogLine<'_>| {
+        lines += usize::from(wanted(&line));
         ControlFlow::Continue(())
     };
     Reader::default().read(path, count).map(|_| lines).map_err(Error::file("read", path))

@@ -17,7 +17,7 @@ mod logs; // what a task wrote, from its first line or as it writes
 
 pub use folder::{Owned, PinnedTask, TaskFolder, clear_damaged, find, list};
 pub use health::{Check, Health, HealthStatus, Probe, Reach};
-pub use logs::{LogLine, LogOptions, LogStream, follow};
+pub use logs::{LogLine, LogOptions, LogStream, follow, follow_while};
 pub use names::check as check_name;
 pub use process::ProcessId;
 pub use record::{ClusterOrigin, Kind, MountRecord, Origin, Phase, State, Status, TaskRecord};

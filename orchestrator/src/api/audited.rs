@@ -42,8 +42,14 @@ impl Audited {
 
     /// Notes on whose behalf the request is made.
     pub fn of(&mut self, route: &Route, principal: &Principal) {
-        self.is_routine =
-            matches!(route.path, "/v1/health" | "/v1/node/desired" | "/v1/node/report");
+        self.is_routine = matches!(
+            route.path,
+            "/v1/health"
+                | "/v1/node/desired"
+                | "/v1/node/report"
+                | "/v1/node/streams"
+                | "/v1/node/streams/{stream}"
+        );
         if let Some(event) = &mut self.event {
             event.principal = match principal {
                 Principal::Unauthenticated => String::new(),

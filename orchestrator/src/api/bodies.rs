@@ -39,10 +39,12 @@ pub(crate) enum BodySize {
     Usual,
     /// It names every task of a node.
     Report,
+    /// Frames, which the handler reads as they come.
+    Stream,
 }
 
 /// A body, and the right to its memory until it is dropped.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct ReadBody {
     bytes: Bytes,
     _permit: Option<BodyPermit>,

@@ -2,6 +2,7 @@ use std::{fmt::Display, str::FromStr, sync::Arc};
 
 use http::{StatusCode, request::Parts};
 use hyper::body::Incoming;
+use net::FrameBody;
 use serde::{Serialize, de::DeserializeOwned};
 use spec::{ParseError, Tenant};
 use store::{Query, Range, Txn};
@@ -30,6 +31,8 @@ pub(crate) struct Call {
     /// What stands in the place of `{name}` in the route's path.
     pub params: Vec<(&'static str, String)>,
     pub body: ReadBody,
+    /// A body that the handler reads as it comes.
+    pub streamed: Option<Incoming>,
 }
 
 /// What to answer.
@@ -37,11 +40,23 @@ pub(crate) struct Call {
 pub(crate) struct Reply {
     pub status: StatusCode,
     pub body: serde_json::Value,
+    /// Frames in place of a body.
+    pub frames: Option<FrameBody>,
 }
 
 impl Reply {
     pub fn new(status: StatusCode, body: &impl Serialize) -> Self {
-        Self { status, body: serde_json::to_value(body).expect("answers have string keys") }
+        Self::json(status, serde_json::to_value(body).expect("answers have string keys"))
+    }
+
+    /// An answer that is a value already.
+    pub fn json(status: StatusCode, body: serde_json::Value) -> Self {
+        Self { status, body, frames: None }
+    }
+
+    /// An answer of frames.
+    pub fn stream(frames: FrameBody) -> Self {
+        Self { frames: Some(frames), ..Self::json(StatusCode::OK, serde_json::Value::Null) }
     }
 
     pub fn ok(body: &impl Serialize) -> Result<Self, ApiError> {
@@ -50,7 +65,7 @@ impl Reply {
 
     /// An answer without a body.
     pub fn done() -> Result<Self, ApiError> {
-        Ok(Self { status: StatusCode::NO_CONTENT, body: serde_json::Value::Null })
+        Ok(Self::json(StatusCode::NO_CONTENT, serde_json::Value::Null))
     }
 }
 
@@ -64,8 +79,24 @@ impl Call {
         parts: Parts,
         body: Incoming,
     ) -> Result<Self, ApiError> {
-        let body = api.bodies.read(&api.state, &principal, size, body).await?;
-        Ok(Self { api, principal, parts, params, body })
+        let (body, streamed) = match size {
+            BodySize::Stream => (ReadBody::default(), Some(body)),
+            BodySize::Usual | BodySize::Report => {
+                (api.bodies.read(&api.state, &principal, size, body).await?, None)
+            }
+        };
+        Ok(Self { api, principal, parts, params, body, streamed })
+    }
+
+    /// The body, to be read as it comes.
+    pub fn stream(&mut self) -> Result<Incoming, ApiError> {
+        self.streamed.take().ok_or_else(|| ApiError::invalid("this request has no body"))
+    }
+
+    /// A part of the path, as it came.
+    pub fn text_param(&self, name: &str) -> &str {
+        let param = self.params.iter().find(|(known, _)| *known == name);
+        param.map_or("", |(_, text)| text)
     }
 
     pub fn state(&self) -> &State {
@@ -100,8 +131,7 @@ impl Call {
 
     /// A part of the path.
     pub fn param<T: FromStr<Err = ParseError>>(&self, name: &str) -> Result<T, ApiError> {
-        let param = self.params.iter().find(|(known, _)| *known == name);
-        Ok(param.map_or("", |(_, text)| text).parse()?)
+        Ok(self.text_param(name).parse()?)
     }
 
     /// A key of the query string. Names and numbers need no escapes, and there is nothing else to

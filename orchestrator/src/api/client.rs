@@ -1,3 +1,4 @@
+mod streams; // frames of a task on whichever node
 mod login; // an access token for a credential, renewed in time
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
@@ -6,12 +7,12 @@ use http::Method;
 use net::{ApiClient, ApiRequest, tls};
 use serde::{Serialize, de::DeserializeOwned};
 use spec::{
-    Cluster, ClusterName, CredentialName, Node, NodeId, QuotaChange, SecretName, SecretValue,
-    Service, ServiceName, Task, TaskDefinition, TaskDefinitionId, TaskId, Tenant, VolumeName,
-    wire::RouteTable,
+    Cluster, ClusterName, CredentialName, EventList, Explanation, Node, NodeId, ObjectEvent,
+    QuotaChange, SecretName, SecretValue, Service, ServiceName, Task, TaskDefinition,
+    TaskDefinitionId, TaskId, Tenant, VolumeName, wire::RouteTable,
 };
 
-use super::types::*;
+use super::{query::encoded, types::*};
 use crate::{
     Error,
     state::objects::{Secret, Volume},
@@ -300,6 +301,25 @@ impl Client {
     /// What was used, in all and by image.
     pub async fn usage(&self) -> Result<UsageReport, Error> {
         self.get("/v1/usage").await
+    }
+
+    /// What every tenant used: for the operator alone.
+    pub async fn usage_of_tenants(&self) -> Result<Vec<TenantUsage>, Error> {
+        self.all("/v1/usage/tenants").await
+    }
+
+    /// What happened to objects, oldest first. `filters` are keys and values of the query.
+    pub async fn events(&self, filters: &[(&str, String)]) -> Result<Vec<ObjectEvent>, Error> {
+        let pairs = filters.iter().map(|(key, value)| format!("{key}={}", encoded(value)));
+        let query = pairs.collect::<Vec<_>>().join("&");
+        let list: EventList = self.get(format!("/v1/events?{query}").trim_end_matches('?')).await?;
+        Ok(list.items)
+    }
+
+    /// Why something is as it is: `clusters/CLUSTER/services/SERVICE`, `tasks/TASK`, `nodes/NODE` or
+    /// `routes/HOST`.
+    pub async fn explain(&self, what: &str) -> Result<Explanation, Error> {
+        self.get(&format!("/v1/{what}/explanation")).await
     }
 
     /// Which tasks answer for which host name.

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     bodies::BodyBudgets, config::Config, error::ApiError, principal::Principal, quota::Quotas,
-    resolver::ImageResolver, resolving::ResolvingLimits, types::Credential,
+    resolver::ImageResolver, resolving::ResolvingLimits, streams::Streams, types::Credential,
 };
 use crate::{
     Error,
@@ -42,6 +42,7 @@ pub(crate) struct Api {
     pub resolver: Arc<dyn ImageResolver>,
     pub resolving: ResolvingLimits,
     pub bodies: BodyBudgets,
+    pub streams: Streams,
     pub audit: Arc<AuditLog>,
     /// What join tokens and credentials name; nothing without a TCP listener.
     pub address: Option<String>,
@@ -77,6 +78,7 @@ impl Api {
             resolver,
             resolving: ResolvingLimits::new(),
             bodies: BodyBudgets::new(),
+            streams: Streams::new(),
             audit: Arc::new(audit),
             address: advertise.or_else(|| address.map(|address| address.to_string())),
             registry,
@@ -154,6 +156,7 @@ impl Api {
         self.write_operator_credential(&Credential {
             address,
             ca_fingerprint,
+            ca_pem: Some(self.issuer.ca.pem.clone()),
             tenant,
             name: Some(record.name),
             scope: record.scope,
@@ -178,7 +181,7 @@ impl Api {
     /// because a client says the name that it wants to see in its first message.
     pub fn acceptor(&self, files: Option<&CertificateFiles>) -> Result<TlsAcceptor, Error> {
         let ca = &self.issuer.ca;
-        let (leaf, key) = ca.server(now())?;
+        let (leaf, key) = ca.server(self.address.as_deref(), now())?;
         let roots = tls::roots([ca.certificate.clone()]).map_err(crypto("trust the CA"))?;
         let chain = vec![leaf, ca.certificate.clone()];
         let clients = tls::Clients::CertifiedOrUnauthenticated;

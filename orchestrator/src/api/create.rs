@@ -60,7 +60,7 @@ where
             txn = txn.update(key.clone(), known.map_or(0, |stored| stored.mod_rev), &record);
         }
         if call.state().commit(txn).await? {
-            return Ok(Reply { status: StatusCode::CREATED, body: answer });
+            return Ok(Reply::json(StatusCode::CREATED, answer));
         }
     }
     Err(ApiError::conflict())
@@ -89,5 +89,5 @@ fn remembered(
             .hint("use a new key"));
     }
     let status = StatusCode::from_u16(record.status).unwrap_or(StatusCode::CREATED);
-    Ok(Some(Reply { status, body: record.answer.clone() }))
+    Ok(Some(Reply::json(status, record.answer.clone())))
 }

@@ -4,6 +4,7 @@ mod config; // what the control plane is told when it starts
 mod types; // what the API takes and answers beyond the objects of `spec`
 mod error; // an answer to a request that failed
 mod resolver; // what an image name means
+mod streams; // what clients and nodes send each other, passed on
 mod resolving; // how many definitions are resolved at one time
 mod context; // what handlers use
 pub(crate) mod routes; // the API as a table: access, and what each route takes and answers
@@ -11,6 +12,7 @@ mod openapi; // the table as an OpenAPI document
 mod principal; // on whose behalf a request is made, and whether it may be
 mod audited; // a request on its way into the audit log
 mod bodies; // how much memory the bodies of requests may take
+mod query; // values in a query string
 mod call; // one request, read
 mod quota; // what tenants may have, counted
 mod create; // creates that happen once, however often they are sent

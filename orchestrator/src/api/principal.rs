@@ -57,6 +57,11 @@ pub(crate) enum Access {
 }
 
 impl Principal {
+    /// Whether the caller came through the Unix socket.
+    pub fn is_on_this_machine(&self) -> bool {
+        matches!(self, Self::Operator(_))
+    }
+
     /// A certificate that is not the node's any more, and an unknown token, are unauthenticated.
     pub async fn of(
         state: &State,

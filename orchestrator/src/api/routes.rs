@@ -3,7 +3,8 @@ use std::borrow::Cow;
 use futures_util::future::BoxFuture;
 use http::Method;
 use spec::{
-    Cluster, Node, QuotaChange, Service, Task, TaskDefinition, UsageBatch,
+    Cluster, EventList, ExecProgram, Explanation, Node, QuotaChange, Service, StreamRequests, Task,
+    TaskDefinition, UsageBatch,
     wire::{
         DesiredSet, IngressCertificate, JoinRequest, JoinResponse, NodeReport, RenewRequest,
         RouteTable, TaskSecrets, UsageTaken,
@@ -19,8 +20,8 @@ use super::{
     call::{Call, Reply},
     error::ApiError,
     handlers::{
-        agent, clusters, credentials, definitions, identity, ledger, nodes, quotas, rollouts,
-        secrets, services, system, tasks,
+        agent, clusters, credentials, definitions, events, explain, identity, ledger, nodes,
+        quotas, rollouts, secrets, services, streams, system, tasks,
     },
     principal::Access,
     types::*,
@@ -50,6 +51,9 @@ impl Route {
     pub fn body_size(&self) -> BodySize {
         match self.path {
             "/v1/node/report" => BodySize::Report,
+            "/v1/tasks/{task}/exec" | "/v1/tasks/{task}/forward" | "/v1/node/streams/{stream}" => {
+                BodySize::Stream
+            }
             _ => BodySize::Usual,
         }
     }
@@ -60,6 +64,7 @@ pub(crate) enum Answer {
     Nothing,
     One(Shape),
     Page(Shape),
+    Frames,
     Anything,
 }
 
@@ -121,6 +126,14 @@ routes! {
     POST "/v1/clusters/{cluster}/tasks" Deploy, "Run tasks", (RunTask) -> Page(Task), tasks::run;
     GET "/v1/tasks" Read, "List tasks", () -> Page(Task), tasks::list;
     GET "/v1/tasks/{task}" Read, "Show a task", () -> One(Task), tasks::show;
+    GET "/v1/tasks/{task}/logs" Read, "Read what a container of a task wrote, as it is written",
+        () -> Frames, streams::logs;
+    GET "/v1/tasks/{task}/stats" Read, "Watch what a container of a task uses",
+        () -> Frames, streams::stats;
+    POST "/v1/tasks/{task}/exec" Deploy, "Run another program in a container of a task",
+        (ExecProgram) -> Frames, streams::exec;
+    POST "/v1/tasks/{task}/forward" Deploy, "Connect to a port of a container of a task",
+        () -> Frames, streams::forward;
     POST "/v1/tasks/{task}/stop" Deploy, "Stop a task", () -> One(Task), tasks::stop;
 
     POST "/v1/clusters/{cluster}/services" Deploy, "Create a service",
@@ -178,6 +191,18 @@ routes! {
     PATCH "/v1/quotas/{tenant}" Operator, "Change what a tenant may have",
         (QuotaChange) -> One(QuotaReport), quotas::change;
     GET "/v1/usage" Read, "Show what was used", () -> One(UsageReport), ledger::report;
+    GET "/v1/usage/tenants" Operator, "List what every tenant used",
+        () -> Page(TenantUsage), ledger::tenants;
+    GET "/v1/events" Read, "List what happened to services, tasks and nodes, oldest first",
+        () -> One(EventList), events::list;
+    GET "/v1/clusters/{cluster}/services/{service}/explanation" Read,
+        "Say why a service is as it is", () -> One(Explanation), explain::service;
+    GET "/v1/tasks/{task}/explanation" Read, "Say why a task is as it is",
+        () -> One(Explanation), explain::task;
+    GET "/v1/nodes/{node}/explanation" Read, "Say why a node is as it is",
+        () -> One(Explanation), explain::node;
+    GET "/v1/routes/{host}/explanation" Read, "Say why a host name is answered as it is",
+        () -> One(Explanation), explain::route;
     GET "/v1/routes" Read, "Show which tasks answer for which host name",
         () -> One(RouteTable), system::routes;
 
@@ -193,6 +218,10 @@ routes! {
         (NodeReport) -> Nothing, agent::report;
     GET "/v1/node/secrets/{tenant}/{task}" Node, "Have the secrets of a task that this node runs",
         () -> One(TaskSecrets), agent::secrets;
+    GET "/v1/node/streams" Node, "Wait for streams that clients ask for, for 30 seconds",
+        () -> One(StreamRequests), streams::untold;
+    POST "/v1/node/streams/{stream}" Node, "Take up a stream",
+        () -> Frames, streams::take_up;
     POST "/v1/node/usage" Node, "Hand usage to the ledger",
         (UsageBatch) -> One(UsageTaken), ledger::take;
 }
@@ -223,6 +252,15 @@ pub(crate) fn find(method: &Method, path: &str) -> Result<(&'static Route, Param
         )
         .hint("GET /v1/openapi.json lists every path")),
     }
+}
+
+/// Whether the answer to a request may wait for what does not come before the server closes.
+pub(crate) fn waits(method: &Method, path: &str) -> bool {
+    let route = find(method, path).ok().map(|(route, _)| route);
+    route.is_some_and(|route| {
+        matches!(route.path, "/v1/node/desired" | "/v1/node/streams")
+            || matches!(route.answer, Answer::Frames)
+    })
 }
 
 fn matched(pattern: &'static str, path: &str) -> Option<Params> {

@@ -2,9 +2,11 @@ use std::{convert::Infallible, future::Future, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header, request::Parts};
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use hyper::{body::Incoming, service::service_fn};
-use net::{Connections, Descriptors, HttpLimits, PrivateListener, tls::CertificateFiles};
+use net::{
+    Connections, Descriptors, FrameBody, HttpLimits, PrivateListener, tls::CertificateFiles,
+};
 use store::SqliteStore;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -75,6 +77,7 @@ pub async fn serve(mut config: Config, shutdown: impl Future<Output = ()>) -> Re
         never = server.accept_tls(tcp.as_ref(), &acceptor) => match never {},
         never = renewals(certificate.as_ref()) => match never {},
     };
+    api.streams.close().await;
     server.connections.drain(DRAIN_TIME_MAX).await;
     result
 }
@@ -195,12 +198,12 @@ async fn answer_all<S>(
         let (api, peer, closing) = (api.clone(), peer.clone(), closing.clone());
         async move {
             let line = format!("{} {}", request.method(), request.uri().path());
-            let polls = request.uri().path() == "/v1/node/desired";
+            let waits = routes::waits(request.method(), request.uri().path());
             let answer = answer(api, peer, request);
             let result = tokio::select! {
                 biased;
                 result = answer => result,
-                () = closing.cancelled(), if polls => Err(ApiError::new(
+                () = closing.cancelled(), if waits => Err(ApiError::new(
                     StatusCode::SERVICE_UNAVAILABLE,
                     "ending",
                     "the control plane is ending",
@@ -213,9 +216,18 @@ async fn answer_all<S>(
 }
 
 /// Two voices: a code and a sentence for the caller, the whole chain for our log.
-fn written(line: &str, result: Result<Reply, ApiError>) -> Response<Full<Bytes>> {
+fn written(
+    line: &str,
+    result: Result<Reply, ApiError>,
+) -> Response<Either<Full<Bytes>, FrameBody>> {
     let (status, body) = match result {
-        Ok(Reply { status, body }) => (status, body),
+        Ok(Reply { frames: Some(frames), .. }) => {
+            let mut response = Response::new(Either::Right(frames));
+            let kind = header::HeaderValue::from_static(spec::STREAM_MEDIA_TYPE);
+            response.headers_mut().insert(header::CONTENT_TYPE, kind);
+            return response;
+        }
+        Ok(Reply { status, body, frames: None }) => (status, body),
         Err(error) => {
             let ApiError { status, fault, source, .. } = error;
             match source {
@@ -231,7 +243,7 @@ fn written(line: &str, result: Result<Reply, ApiError>) -> Response<Full<Bytes>>
         true => Bytes::new(),
         false => serde_json::to_vec(&body).expect("it is JSON already").into(),
     };
-    let mut response = Response::new(Full::new(bytes));
+    let mut response = Response::new(Either::Left(Full::new(bytes)));
     *response.status_mut() = status;
     let wait = match status {
         StatusCode::SERVICE_UNAVAILABLE => Some("1"), // starting, ending, or the disk was busy

@@ -212,6 +212,10 @@ pub struct Credential {
     pub address: String,
     /// SHA-256 of the CA certificate (DER), 64 hex digits.
     pub ca_fingerprint: String,
+    /// That certificate in PEM, for clients that trust a file. Nothing in files of earlier
+    /// releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_pem: Option<String>,
     pub tenant: Tenant,
     /// Nothing in files of releases whose credentials had no name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -244,6 +248,14 @@ pub struct UsageReport {
     /// What nodes have claimed and no bill has, for the operator.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub disputed: Vec<DisputedUsage>,
+}
+
+/// What one tenant used, for the operator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TenantUsage {
+    pub tenant: Tenant,
+    /// All images together.
+    pub total: UsageTotal,
 }
 
 /// The body of `POST /v1/secrets`. No answer ever has the value in it.

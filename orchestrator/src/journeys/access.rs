@@ -58,6 +58,9 @@ async fn every_route_admits_only_the_principals_of_its_row() {
     for route in ROUTES {
         // Names that do not exist: what is admitted is answered so, or that the body is invalid.
         let path = route.path.replace('{', "x-").replace('}', "");
+        if route.path == "/v1/node/streams" {
+            continue; // it waits: what it says is in the journey of streams
+        }
         for (principal, token) in [
             ("unauthenticated", None),
             ("forger", Some(&forged)),
@@ -311,4 +314,29 @@ async fn the_document_names_every_route_and_every_type() {
     assert_eq!((status, served), (StatusCode::OK, document));
     let (_, health) = plane.raw_tls("GET", "/v1/health", None, b"").await;
     assert_eq!(health["epoch"], json!(1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_generic_client_verifies_with_the_file_of_a_credential() {
+    use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
+
+    let plane = TestControlPlane::start().await;
+    for credential in
+        [plane.credential(), plane.credential_of("other", CredentialScope::Read).await]
+    {
+        let pem = credential.ca_pem.expect("it has the CA");
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()).unwrap();
+        let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let (host, _) = credential.address.rsplit_once(':').unwrap();
+        let name = ServerName::try_from(host.to_owned()).unwrap();
+        let stream = tokio::net::TcpStream::connect(&credential.address).await.unwrap();
+        let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
+        connector.connect(name, stream).await.expect("the address is a name of its certificate");
+    }
 }

@@ -90,6 +90,7 @@ fn called(api: &Arc<Api>, principal: Principal, body: &Value) -> Call {
         parts: Request::new(()).into_parts().0,
         params: Vec::new(),
         body: body.to_string().into(),
+        streamed: None,
     }
 }
 

@@ -2,6 +2,7 @@
 //! only pretend.
 
 mod access; // every route, as every principal
+mod generated; // calls that are made up from the document of the API
 mod audit; // what is recorded of every request
 mod credentials; // made, rotated, removed, taken over
 mod faults; // restarts, replays, races

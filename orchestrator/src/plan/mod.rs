@@ -8,6 +8,8 @@ mod rollout; // how far a deployment has come
 mod revisions; // which revision each replica should be of
 mod replicas; // the replicas of one service
 mod reason; // why something waits, and why a task ends
+pub(crate) mod explain; // why something is as it is, and the line that would change it
+pub(crate) mod events; // what happened to objects, read from their records
 mod routes; // which replicas answer for which host name
 mod node_watch; // what each node is told, and when
 mod reconciler; // writes what was decided

@@ -4,7 +4,6 @@ use std::fmt;
 
 use spec::{
     DeploymentSettings, LaunchType, NodeId, SecretName, TaskDefinitionId, TaskId, VolumeName,
-    print_bytes,
 };
 
 use crate::limits::TASKS_PER_NODE_MAX;
@@ -184,7 +183,7 @@ impl Demand {
                  most: add a node"
             ),
             (Lack::Resources { .. }, _) => {
-                let (cpu, memory) = (cpus(self.cpu_millis), print_bytes(self.memory_bytes));
+                let (cpu, memory) = (cpus(self.cpu_millis), memory(self.memory_bytes));
                 write!(f, "no node has {cpu} and {memory} of memory left")
             }
         }
@@ -201,7 +200,7 @@ impl fmt::Display for Lack {
             Self::HostPort(port) => write!(f, "has given host port {port}"),
             Self::TaskLimit => write!(f, "has {TASKS_PER_NODE_MAX} tasks"),
             Self::Resources { cpu_millis, memory_bytes } => {
-                write!(f, "has {} and {} left", cpus(*cpu_millis), print_bytes(*memory_bytes))
+                write!(f, "has {} and {} left", cpus(*cpu_millis), memory(*memory_bytes))
             }
         }
     }
@@ -225,7 +224,7 @@ impl fmt::Display for TaskReason {
 }
 
 /// Thousandths of a processor, as ECS and Kubernetes count processors: `0.4 CPUs`.
-fn cpus(millis: u64) -> String {
+pub(super) fn cpus(millis: u64) -> String {
     match (millis / 1000, millis % 1000) {
         (1, 0) => "1 CPU".to_owned(),
         (whole, 0) => format!("{whole} CPUs"),
@@ -233,7 +232,48 @@ fn cpus(millis: u64) -> String {
     }
 }
 
+/// Memory as an operator reads it: exact where that is short, else rounded down to a tenth of the
+/// largest unit that it fills.
+pub(super) fn memory(bytes: u64) -> String {
+    let exact = spec::print_bytes(bytes);
+    if !exact.ends_with(|last: char| last.is_ascii_digit()) && exact.len() <= 6 {
+        return exact;
+    }
+    let units = [(1_u64 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    match units.into_iter().find(|(unit, _)| bytes >= *unit) {
+        Some((unit, name)) => {
+            let tenths = u128::from(bytes) * 10 / u128::from(unit);
+            match tenths % 10 {
+                0 => format!("{}{name}", tenths / 10),
+                part => format!("{}.{part}{name}", tenths / 10),
+            }
+        }
+        None => format!("{bytes} bytes"),
+    }
+}
+
 /// The command that creates a secret.
 pub(crate) fn secret_create_command(name: &SecretName) -> String {
     format!("margay secret create {name} FILE")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::memory;
+
+    #[test]
+    fn memory_has_a_unit_and_a_tenth_at_most() {
+        for (bytes, want) in [
+            (0, "0 bytes"),
+            (500, "500 bytes"),
+            (64 << 20, "64MiB"),
+            (1 << 30, "1GiB"),
+            (1536 << 20, "1.5GiB"),
+            (22_715_297_377, "21.1GiB"),
+            ((64 << 20) + 1, "64MiB"),
+            (u64::MAX, "16777215.9TiB"),
+        ] {
+            assert_eq!(memory(bytes), want, "{bytes}");
+        }
+    }
 }

@@ -61,16 +61,19 @@ impl Ca {
         Ok(Self { issuer, certificate, pem, fingerprint })
     }
 
-    /// A certificate and key for the control plane, made at each start.
+    /// A certificate and key for the control plane, made at each start. It has the names that parts
+    /// of a platform call it by, and the host of `address`, by which other clients know it.
     pub fn server(
         &self,
+        address: Option<&str>,
         now: Timestamp,
     ) -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>), Error> {
         let key = KeyPair::generate().map_err(crypto("make the key of the control plane"))?;
         let mut params = params(now, CA_TIME, "margay control plane");
-        let names = tls::CONTROL_PLANE_NAMES.iter();
-        params.subject_alt_names =
-            names.map(|name| ia5(name).map(SanType::DnsName)).collect::<Result<_, _>>()?;
+        let host = address.and_then(|address| address.rsplit_once(':')).map(|(host, _)| host);
+        let host = host.map(|host| host.trim_matches(['[', ']']));
+        let names = tls::CONTROL_PLANE_NAMES.into_iter().chain(["127.0.0.1", "::1"]).chain(host);
+        params.subject_alt_names = names.map(alternative_name).collect::<Result<_, _>>()?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let leaf = params
             .signed_by(&key, &self.issuer)
@@ -83,10 +86,7 @@ impl Ca {
     pub fn named(&self, names: &[String], now: Timestamp) -> Result<(String, String), Error> {
         let key = KeyPair::generate().map_err(crypto("make the key of a server"))?;
         let mut params = params(now, CA_TIME, "margay server");
-        let names = names.iter().map(|name| match name.parse() {
-            Ok(address) => Ok(SanType::IpAddress(address)),
-            Err(_) => ia5(name).map(SanType::DnsName),
-        });
+        let names = names.iter().map(|name| alternative_name(name));
         params.subject_alt_names = names.collect::<Result<_, _>>()?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let leaf = params
@@ -157,6 +157,13 @@ fn params(now: Timestamp, valid_for: Duration, name: &str) -> CertificateParams 
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.use_authority_key_identifier_extension = true;
     params
+}
+
+fn alternative_name(name: &str) -> Result<SanType, Error> {
+    match name.parse() {
+        Ok(address) => Ok(SanType::IpAddress(address)),
+        Err(_) => ia5(name).map(SanType::DnsName),
+    }
 }
 
 fn ia5(text: &str) -> Result<rcgen::string::Ia5String, Error> {

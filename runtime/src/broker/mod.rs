@@ -145,7 +145,7 @@ impl Broker {
             })
             .collect();
         match (open.is_empty(), why) {
-            (true, Some(why)) => Err(refused(target, why)),
+            (true, Some(why)) => Err(refused(target, allowed, why)),
             (true, None) => Err(Refusal::NoSuchName),
             (false, _) => Ok(open),
         }
@@ -166,7 +166,7 @@ impl Broker {
                     if error.kind() == io::ErrorKind::PermissionDenied
                         && error.raw_os_error().is_none() =>
                 {
-                    return Err(refused(target, error.to_string()));
+                    return Err(refused(target, allowed, error.to_string()));
                 }
                 Ok(Ok(stream)) => {
                     let _ = stream.set_nodelay(true);
@@ -194,8 +194,9 @@ async fn permit(semaphore: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Refu
     semaphore.clone().acquire_owned().await.map_err(|_| Refusal::Busy)
 }
 
-fn refused(target: &Target, why: String) -> Refusal {
-    Refusal::Forbidden { line: format!("{};private", line_for(target)), why }
+fn refused(target: &Target, allowed: Allowed, why: String) -> Refusal {
+    let line = format!("{};private", line_for(target));
+    Refusal::Forbidden { line, why, granted: allowed.private }
 }
 
 #[cfg(test)]

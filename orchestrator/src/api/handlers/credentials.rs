@@ -107,6 +107,7 @@ fn shown_once(call: &Call, address: &str, record: &CredentialRecord, secret: Str
     Credential {
         address: address.to_owned(),
         ca_fingerprint: call.api.issuer.ca.fingerprint.clone(),
+        ca_pem: Some(call.api.issuer.ca.pem.clone()),
         tenant: record.tenant.clone(),
         name: Some(record.name.clone()),
         scope: record.scope,

@@ -103,6 +103,15 @@ async fn next_revision(
 }
 
 /// Writes into each container what its image is now.
+/// A hint with the bundled registry as the caller reaches it: on this machine it is `localhost`.
+fn seen_from(call: &Call, hint: String) -> String {
+    let registry = call.api.registry.as_deref().filter(|_| !call.principal.is_on_this_machine());
+    match registry.and_then(|registry| Some((registry, registry.rsplit_once(':')?.1))) {
+        Some((registry, port)) => hint.replace(&format!("localhost:{port}"), registry),
+        None => hint,
+    }
+}
+
 async fn resolve(
     call: &Call,
     tenant: &Tenant,
@@ -114,7 +123,8 @@ async fn resolve(
         let resolving = call.api.resolver.resolve(tenant, &container.image);
         let image = match timeout(RESOLVE_TIME_MAX, resolving).await {
             Ok(Ok(image)) => image,
-            Ok(Err(fault)) => {
+            Ok(Err(mut fault)) => {
+                fault.hint = fault.hint.map(|hint| seen_from(call, hint));
                 let status = StatusCode::UNPROCESSABLE_ENTITY;
                 return Err(ApiError {
                     status,

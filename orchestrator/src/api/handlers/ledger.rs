@@ -11,7 +11,7 @@ use crate::{
         call::{Call, Reply},
         error::ApiError,
         principal::Principal,
-        types::UsageReport,
+        types::{ListPage, TenantUsage, UsageReport},
     },
     limits::{USAGE_LOGS_MAX, USAGE_RECORDS_MAX, USAGE_TOTALS_MAX, WRITE_TRIES_MAX},
     state::{
@@ -43,6 +43,18 @@ pub(crate) async fn report(call: Call) -> Result<Reply, ApiError> {
         images: images.into_iter().map(|stored| stored.value).collect(),
         disputed,
     })
+}
+
+/// Of every tenant that has used something, for the operator.
+pub(crate) async fn tenants(call: Call) -> Result<Reply, ApiError> {
+    let tenants = call.state().model().tenants();
+    let mut items = Vec::new();
+    for tenant in tenants {
+        let total: Option<Stored<UsageTotal>> =
+            call.state().get(keys::usage_total(&tenant)).await?;
+        items.extend(total.map(|stored| TenantUsage { tenant, total: stored.value }));
+    }
+    Reply::ok(&ListPage { items, next: None })
 }
 
 /// Takes each record exactly once: the cursor and the totals move in one transaction, so a batch

@@ -5,6 +5,8 @@ pub(crate) mod agent; // what node agents ask and report
 pub(crate) mod clusters;
 pub(crate) mod definitions;
 pub(crate) mod credentials; // and the access tokens for them
+pub(crate) mod events; // what happened to objects
+pub(crate) mod explain; // why something is as it is
 pub(crate) mod identity; // the caller, and join tokens
 pub(crate) mod ledger; // where usage is billed
 pub(crate) mod nodes;
@@ -12,5 +14,6 @@ pub(crate) mod quotas;
 pub(crate) mod rollouts; // of services
 pub(crate) mod secrets;
 pub(crate) mod services;
+pub(crate) mod streams; // logs, programs, connections and statistics of tasks on any node
 pub(crate) mod system;
 pub(crate) mod tasks;

@@ -39,7 +39,7 @@ fn is_visible(call: &Call, node: &NodeRecord) -> bool {
     }
 }
 
-async fn find(call: &Call, id: &NodeId) -> Result<Stored<NodeRecord>, ApiError> {
+pub(super) async fn find(call: &Call, id: &NodeId) -> Result<Stored<NodeRecord>, ApiError> {
     let found: Option<Stored<NodeRecord>> = call.state().get(keys::node(id)).await?;
     found
         .filter(|stored| is_visible(call, &stored.value))
@@ -88,6 +88,7 @@ pub(crate) async fn remove(call: Call) -> Result<Reply, ApiError> {
         tracing::warn!(node = %id, %fault, "the pull tokens of a removed node are not revoked");
     }
     call.api.node_watch.forget(&id);
+    call.api.streams.forget(&id);
     Reply::done()
 }
 

@@ -110,8 +110,14 @@ async fn listed(call: &Call, prefix: String) -> Result<Reply, ApiError> {
 pub(crate) async fn show(call: Call) -> Result<Reply, ApiError> {
     let (cluster, name) = (call.param("cluster")?, call.param("service")?);
     let stored = find(&call, &cluster, &name).await?;
-    let statuses = statuses(&call, Some(&(cluster, name)))?;
-    Reply::ok(&shown(&call, stored.value, &statuses)?)
+    Reply::ok(&shown_alone(&call, stored.value)?)
+}
+
+/// As clients see it.
+pub(super) fn shown_alone(call: &Call, record: ServiceRecord) -> Result<Service, ApiError> {
+    let key = (record.service.cluster.clone(), record.service.name.clone());
+    let statuses = statuses(call, Some(&key))?;
+    shown(call, record, &statuses)
 }
 
 pub(super) async fn find(

@@ -106,12 +106,12 @@ pub(crate) async fn show(call: Call) -> Result<Reply, ApiError> {
     Reply::ok(&shown(&call.api, stored.value))
 }
 
-async fn find(call: &Call, id: &TaskId) -> Result<Stored<TaskRecord>, ApiError> {
+pub(super) async fn find(call: &Call, id: &TaskId) -> Result<Stored<TaskRecord>, ApiError> {
     call.find(keys::task(call.tenant()?, id), "task", id).await
 }
 
 /// With what its node said last (its usage so far is never stored), and why it waits.
-fn shown(api: &Api, record: TaskRecord) -> Task {
+pub(super) fn shown(api: &Api, record: TaskRecord) -> Task {
     let key = record.key();
     let mut task = record.task;
     if let Some(node) = &task.spec.node

@@ -182,8 +182,8 @@ impl Outbound {
                 self.control.deny(&line);
                 Error::HttpRequestDenied
             }
-            Refusal::Forbidden { line, .. } => {
-                self.control.deny(&line);
+            Refusal::Forbidden { line, why, granted } => {
+                self.control.deny_address(&line, &why, granted);
                 Error::DestinationIpProhibited
             }
             Refusal::NoSuchName => {

@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use node::tasks::{Kind, TaskFolder};
+use crate::{
+    error::Result,
+    tasks::{Kind, TaskFolder},
+};
 
 /// A process as the kernel shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +34,7 @@ const COMMAND_CHARS_MAX: usize = 200;
 ///
 /// # Errors
 /// When its status cannot be read.
-pub fn of_task(task: &TaskFolder) -> anyhow::Result<Vec<Process>> {
+pub fn of_task(task: &TaskFolder) -> Result<Vec<Process>> {
     let Some(root) = task.status()?.and_then(|status| status.process) else {
         return Ok(Vec::new());
     };

@@ -1,0 +1,105 @@
+use std::{cell::RefCell, ops::ControlFlow};
+
+use spec::{Frame, LogQuery, LogSource, StreamEnd, Timestamp};
+
+use super::Output;
+use crate::{
+    error::{Error, Result},
+    tasks::{LogLine, LogOptions, LogStream, TaskFolder, follow_while, now},
+};
+
+/// Lines that are there already travel together, as far as this.
+const TOGETHER_BYTES: usize = 16 << 10;
+
+/// Sends the lines that are meant, to the end of the log or of the task.
+pub(super) async fn send(
+    folder: TaskFolder,
+    query: LogQuery,
+    output: &Output,
+) -> Result<StreamEnd> {
+    if output.send(&Frame::Started).await.is_err() {
+        return Ok(StreamEnd::default());
+    }
+    let output = output.clone();
+    let read = tokio::task::spawn_blocking(move || read(&folder, &query, &output));
+    let read = read.await.map_err(|error| Error::System {
+        verb: "read a log",
+        source: std::io::Error::other(error),
+    })?;
+    read.map(|()| StreamEnd::default())
+}
+
+fn read(folder: &TaskFolder, query: &LogQuery, output: &Output) -> Result<()> {
+    // What is written from now on is later than an end that is past.
+    let follow = query.follow && query.until.is_none_or(|until| until > now());
+    let tail = query.tail.map(|lines| usize::try_from(lines).unwrap_or(usize::MAX));
+    let lines = RefCell::new(Vec::new());
+    let give = |lines: &mut Vec<u8>| match lines.is_empty() {
+        true => !output.0.is_closed(),
+        false => output.0.send_whole_blocking(std::mem::take(lines)).is_ok(),
+    };
+    let wanted = |line: &LogLine<'_>| is_wanted(query, line);
+    let is_over = || query.until.is_some_and(|until| now() > until);
+    let goes_on = || give(&mut lines.borrow_mut()) && !is_over();
+    follow_while(folder, LogOptions { follow, tail }, wanted, goes_on, |line| {
+        let frame = Frame::Log {
+            time: time_of(&line),
+            source: match line.stream {
+                LogStream::Stdout => LogSource::Stdout,
+                LogStream::Stderr => LogSource::Stderr,
+            },
+            partial: line.partial,
+            text: line.text.to_vec(),
+        };
+        let mut lines = lines.borrow_mut();
+        lines.extend_from_slice(&frame.encode());
+        match lines.len() < TOGETHER_BYTES || give(&mut lines) {
+            true => ControlFlow::Continue(()),
+            false => ControlFlow::Break(()),
+        }
+    })
+}
+
+/// Of a line whose time cannot be read: 1970.
+fn time_of(line: &LogLine<'_>) -> Timestamp {
+    line.time.parse().unwrap_or_default()
+}
+
+fn is_wanted(query: &LogQuery, line: &LogLine<'_>) -> bool {
+    let time = time_of(line);
+    let holds = |text: &String| {
+        let text = text.as_bytes();
+        text.is_empty() || line.text.windows(text.len()).any(|window| window == text)
+    };
+    query.since.is_none_or(|since| time >= since)
+        && query.until.is_none_or(|until| time <= until)
+        && query.grep.as_ref().is_none_or(holds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_meant_by_their_time_and_their_text() {
+        let at = |millis| Some(Timestamp::from_millis(millis));
+        for (since, until, grep, want) in [
+            (None, None, None, true),
+            (at(5), None, None, true),
+            (at(6), None, None, false),
+            (None, at(5), None, true),
+            (None, at(4), None, false),
+            (None, None, Some("b c"), true),
+            (None, None, Some("a b c d"), true),
+            (None, None, Some("a b c d e"), false),
+            (None, None, Some("B"), false),
+            (at(6), None, Some("b"), false),
+        ] {
+            let grep = grep.map(str::to_owned);
+            let query = LogQuery { since, until, grep, ..LogQuery::default() };
+            let (time, stream) = (Timestamp::from_millis(5).to_string(), LogStream::Stdout);
+            let line = LogLine { time: &time, stream, partial: false, text: b"a b c d" };
+            assert_eq!(is_wanted(&query, &line), want, "{query:?}");
+        }
+    }
+}

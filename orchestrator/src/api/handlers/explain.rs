@@ -1,0 +1,77 @@
+//! Why something is as it is.
+
+use spec::{ClusterName, Explanation, NodeId, ServiceName, TaskId, TaskPhase};
+
+use super::{nodes, services, tasks};
+use crate::{
+    api::{
+        call::{Call, Reply},
+        error::ApiError,
+    },
+    plan::{Subject, explain},
+    state::{now, records::ServiceKey},
+};
+
+pub(crate) async fn service(call: Call) -> Result<Reply, ApiError> {
+    let (cluster, name): (ClusterName, ServiceName) =
+        (call.param("cluster")?, call.param("service")?);
+    services::find(&call, &cluster, &name).await?;
+    let key = (call.tenant()?.clone(), cluster, name);
+    Reply::ok(&of_service(&call, &key).await?.1)
+}
+
+/// With how many copies are ready.
+async fn of_service(call: &Call, key: &ServiceKey) -> Result<(u32, Explanation), ApiError> {
+    let (_, cluster, name) = key;
+    let stored = services::find(call, cluster, name).await?;
+    let shown = services::shown_alone(call, stored.value.clone())?;
+    let waiting = call.api.reconciler.waiting(&Subject::Service(key.clone()));
+    let model = call.state().model();
+    let explanation = explain::service(&model, (key, &stored.value), &shown, waiting.as_ref());
+    Ok((shown.status.ready, explanation))
+}
+
+pub(crate) async fn task(call: Call) -> Result<Reply, ApiError> {
+    let id: TaskId = call.param("task")?;
+    let mut record = tasks::find(&call, &id).await?.value;
+    record.task = tasks::shown(&call.api, record.clone());
+    let waits = record.task.status.phase == TaskPhase::Pending;
+    let waiting = call.api.reconciler.waiting(&Subject::Task(record.key())).filter(|_| waits);
+    if waiting.is_some() {
+        record.task.status.reason = None; // it is the same
+    }
+    Reply::ok(&explain::task(&call.state().model(), &record, waiting.as_ref()))
+}
+
+pub(crate) async fn node(call: Call) -> Result<Reply, ApiError> {
+    let id: NodeId = call.param("node")?;
+    let record = nodes::find(&call, &id).await?.value;
+    let (state, model) = (call.state(), call.state().model());
+    let conditions = state.reports.conditions(model.nodes.keys());
+    let status = state.reports.node(&id);
+    Reply::ok(&explain::node(&model, &conditions, &record, &status, now()))
+}
+
+pub(crate) async fn route(call: Call) -> Result<Reply, ApiError> {
+    let (tenant, host) = (call.tenant()?.clone(), call.text_param("host").to_ascii_lowercase());
+    let table = call.api.node_watch.routes_of(&tenant);
+    let backends = table.hosts.get(&host).map_or(0, Vec::len);
+    let names = &call.api.node_watch.names;
+    let key = {
+        let model = call.state().model();
+        let mut own = model.services.keys().filter(|(owner, ..)| *owner == tenant);
+        own.find(|key| names.of(key) == host).cloned()
+    };
+    let service = match &key {
+        Some(key) => {
+            let (ready, explanation) = of_service(&call, key).await?;
+            Some((key, ready, explanation))
+        }
+        None => None,
+    };
+    let known: Vec<String> = table.hosts.keys().take(HOSTS_SHOWN).cloned().collect();
+    Reply::ok(&explain::route(&host, service, backends, &known))
+}
+
+/// Names that are told when another one leads nowhere.
+const HOSTS_SHOWN: usize = 5;
