@@ -236,7 +236,7 @@ pub(super) fn cpus(millis: u64) -> String {
 /// largest unit that it fills.
 pub(super) fn memory(bytes: u64) -> String {
     let exact = spec::print_bytes(bytes);
-    if !exact.ends_with(|last: char| last.is_ascii_digit()) && exact.len() <= 6 {
+    if !exact.ends_with(|last: char| last.is_ascii_digit()) && exact.len() <= 7 {
         return exact;
     }
     let units = [(1_u64 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
@@ -268,7 +268,8 @@ mod tests {
             (500, "500 bytes"),
             (64 << 20, "64MiB"),
             (1 << 30, "1GiB"),
-            (1536 << 20, "1.5GiB"),
+            (1536 << 20, "1536MiB"),
+            (1_610_612_737, "1.5GiB"),
             (22_715_297_377, "21.1GiB"),
             ((64 << 20) + 1, "64MiB"),
             (u64::MAX, "16777215.9TiB"),
