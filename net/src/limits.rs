@@ -43,8 +43,8 @@ pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// A connection to the control plane with its handshake: a round trip or three between continents.
 pub(crate) const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
-/// Frames that wait to be written to the peer of a stream: each has 128 KiB at most, and a peer that
-/// reads slowly is to hold up its sender, not memory.
+/// Frames that wait to be written to the peer of a stream: each has 128 KiB at most, and a peer
+/// that reads slowly is to hold up its sender, not memory.
 pub(crate) const STREAM_FRAMES_AHEAD: usize = 2;
 /// A stream has a frame every few seconds, if only to say that its sender is there.
 pub(crate) const STREAM_SILENCE_MAX: Duration = Duration::from_secs(20);

@@ -29,7 +29,8 @@ right of it count since each task's start. For totals per image and tenant of a 
 Fields: .Container .ID .Name .CPUPerc .MemUsage .MemPerc .NetIO .BlockIO .PIDs"
 )]
 pub struct Args {
-    /// Names or ids of tasks, or names of services; every running task of this machine when left out
+    /// Names or ids of tasks, or names of services; every running task of this machine when left
+    /// out
     #[arg(value_name = "TASK|SERVICE")]
     tasks: Vec<String>,
     /// Show ended ones as well

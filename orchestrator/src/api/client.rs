@@ -316,8 +316,8 @@ impl Client {
         Ok(list.items)
     }
 
-    /// Why something is as it is: `clusters/CLUSTER/services/SERVICE`, `tasks/TASK`, `nodes/NODE` or
-    /// `routes/HOST`.
+    /// Why something is as it is: `clusters/CLUSTER/services/SERVICE`, `tasks/TASK`, `nodes/NODE`
+    /// or `routes/HOST`.
     pub async fn explain(&self, what: &str) -> Result<Explanation, Error> {
         self.get(&format!("/v1/{what}/explanation")).await
     }
