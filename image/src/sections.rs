@@ -19,7 +19,8 @@ pub const CODE: u8 = 10;
 /// What is in memory at the start.
 pub const DATA: u8 = 11;
 
-/// A core module as its sections, to change some of them and leave the others byte for byte.
+/// A core module, or a component, as its sections, to change some of them and leave the others byte
+/// for byte.
 #[derive(Debug)]
 pub struct Sections<'a> {
     head: &'a [u8],
@@ -53,6 +54,19 @@ impl<'a> Sections<'a> {
         if let Some(section) = self.list.iter_mut().find(|section| section.0 == id) {
             section.1 = Cow::Owned(content);
         }
+    }
+
+    /// All sections in order, each with its place, its number and its content.
+    pub fn iter(&self) -> impl Iterator<Item = (usize, u8, &[u8])> {
+        self.list.iter().enumerate().map(|(place, (id, content))| (place, *id, &**content))
+    }
+
+    /// Puts `content` in the section at this place.
+    ///
+    /// # Panics
+    /// When there is no such place.
+    pub fn set(&mut self, place: usize, content: Vec<u8>) {
+        self.list[place].1 = Cow::Owned(content);
     }
 
     /// Adds `entry` to the list that is the section with that number, and says how many entries

@@ -17,8 +17,8 @@ const META: &str = "prepared.json";
 pub(super) const CODE: &str = "code";
 pub(super) const INDEX: &str = "index";
 /// The version of [`Meta`]: 2 reads layers as builders write them, and refuses fewer; 3 keeps the
-/// heap of Go apart from the adapter.
-const VERSION: u32 = 3;
+/// heap of Go apart from the adapter; 4 lets modules call their imports directly.
+const VERSION: u32 = 4;
 
 /// What is written beside the files: how they were made, and their seals.
 #[derive(Debug, Serialize, Deserialize)]

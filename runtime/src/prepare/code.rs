@@ -1,6 +1,6 @@
 use image::{Wasi, WasmFacts};
 
-use super::{adapter, preparation::Facts};
+use super::{adapter, direct_imports, preparation::Facts};
 use crate::{World, engine, worker::linker};
 
 /// Why an image cannot run: code, sentence, next step.
@@ -35,6 +35,8 @@ pub(super) fn compile(what: &str, wasm: &[u8]) -> Result<(Vec<u8>, Facts), Unfit
         })?,
         false => wasm.to_vec(),
     };
+    // What cannot be read here the engine refuses, with words of its own.
+    let component = direct_imports::direct(&component).ok().flatten().unwrap_or(component);
     let code = machine_code(what, &component)?;
     Ok((code, described(wasm, facts, adapted)))
 }

@@ -11,6 +11,7 @@ mod cache; // what is kept, where, and the seals on it
 mod child; // the other process: into the sandbox, then the work
 mod code; // Wasm to machine code, and what is wrong with the Wasm
 mod adapter; // WASI 0.1 modules as components, exit codes kept
+mod direct_imports; // imports without the detour that their memory asks for
 mod go_memory; // memory for the adapter beside the heap of Go
 mod task; // the job of the process, and its answer
 
