@@ -99,7 +99,10 @@ impl<'a> Outline<'a> {
 
     /// The section of a module that has one instance.
     pub fn only_instance_of(&self, module: u32) -> Option<(usize, &'a [u8])> {
-        let of_it = |instance: &&Instance<'_>| matches!(instance, Instance::Instantiate { module_index, .. } if *module_index == module);
+        let of_it = |instance: &&Instance<'_>| match instance {
+            Instance::Instantiate { module_index, .. } => *module_index == module,
+            Instance::FromExports(_) => false,
+        };
         let section = (*self.modules.get(module as usize)?)?;
         (self.instances.iter().filter(of_it).count() == 1).then_some(section)
     }
