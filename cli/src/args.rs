@@ -109,6 +109,7 @@ pub enum Verb {
     Container(groups::Container),
 
     Up(verbs::up::Args),
+    Down(verbs::down::Args),
     Demo(verbs::demo::Args),
     #[command(subcommand)]
     Cluster(verbs::cluster::Verb),
@@ -237,6 +238,7 @@ impl Verb {
             Self::Container(groups::Container::Prune(args)) => args.run(home)?,
             Self::Container(group) => return group.flat().run(home),
             Self::Up(args) => args.run(home)?,
+            Self::Down(args) => args.run(home)?,
             Self::Demo(args) => args.run(home)?,
             Self::Cluster(verb) => verb.run(home)?,
             Self::Task(verb) => verb.run(home)?,

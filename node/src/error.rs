@@ -66,6 +66,8 @@ pub enum Error {
     NoSecret(String),
     #[error("secret `{0}` is not text, and a variable can hold nothing else")]
     SecretIsNotText(String),
+    #[error("image `{0}` is a Linux program of the pool, and this node runs none of other tenants")]
+    PoolNative(String),
     /// Neither a local image nor one that can be pulled.
     #[error("there is no image `{0}` here")]
     NoSuchImage(String),
@@ -154,6 +156,9 @@ impl Error {
             Self::NoSecret(name) => format!("hand it in: --secret {name}=FILE"),
             Self::SecretIsNotText(name) => {
                 format!("hand it over as a file: grant `secret:{name}` without `;as=env`")
+            }
+            Self::PoolNative(_) => {
+                "the operator of a node lets it: margay node --pool-native".to_owned()
             }
             Self::NoSuchImage(image) => {
                 format!("see what there is: margay images; or: margay pull {image}")

@@ -148,8 +148,13 @@ impl Launch {
             writable_bytes_default: on_disk.then_some(DISK_BYTES_MAX),
             ..container.limits.clone()
         };
+        let asked = (resolved.capabilities.clock, resolved.capabilities.random);
         let Bounded { limits, clamped } =
             bound(container.launch_type, &request, &mut resolved.capabilities);
+        if kind == Kind::Native {
+            // Linux shows every program the real time: where its operator lets it run, that is so.
+            (resolved.capabilities.clock, resolved.capabilities.random) = asked;
+        }
         for clamped in clamped {
             tracing::warn!(task = %container.task, container = %container.name, "{clamped}");
         }

@@ -23,6 +23,10 @@ pub struct Tuning {
     /// Workers that wait for a task. Settings of an earlier version call them `blank_workers`.
     #[serde(alias = "blank_workers")]
     pub spare_workers: Option<u32>,
+    /// Whether Linux programs of every tenant run here, where it is a node of the pool. They share
+    /// a kernel with everything else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pool_native: Option<bool>,
 }
 
 impl Tuning {
@@ -41,6 +45,7 @@ impl Tuning {
             },
             idle_after: self.idle_after.or(other.idle_after),
             spare_workers: self.spare_workers.or(other.spare_workers),
+            pool_native: self.pool_native.or(other.pool_native),
         }
     }
 }
@@ -190,9 +195,11 @@ mod tests {
             private_networks: vec![network],
             idle_after: Some(Duration::from_secs(5)),
             spare_workers: None,
+            pool_native: Some(true),
         };
         let now = Tuning {
             spare_workers: Some(0),
+            pool_native: None,
             idle_after: Some(Duration::from_secs(9)),
             ..Tuning::default()
         };
@@ -202,6 +209,7 @@ mod tests {
             (vec![network], Some(Duration::from_secs(9)))
         );
         assert_eq!(both.spare_workers, Some(0));
+        assert_eq!(both.pool_native, Some(true));
         let text = serde_json::to_string(&joined).unwrap();
         assert!(text.contains("\"10.2.0.0/16\""), "{text}");
         assert_eq!(serde_json::from_str::<Tuning>(&text).unwrap(), joined);

@@ -26,8 +26,8 @@ pub use api::{
     AccessTokenAnswer, Caller, ChangeRollout, Client, Config, ContainerGrants, CreateCluster,
     CreateCredential, CreateJoinToken, CreateSecret, CreateService, CreatedJoinToken, Credential,
     CredentialInfo, Drain, Health, ImageResolver, IssueToken, ListPage, QuotaReport,
-    RegisteredDefinition, ResolvedImage, RolloutAction, RunTask, TenantUsage, UpdateService,
-    UsageReport, serve,
+    RegisteredDefinition, ResolvedImage, RolloutAction, RunTask, TenantUsage, UpdateNode,
+    UpdateService, UsageReport, serve,
 };
 pub use certificates::{ServerCertificate, certificate_authority, issue_certificate};
 pub use error::Error;

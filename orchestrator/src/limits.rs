@@ -61,6 +61,11 @@ pub(crate) const AVOIDED_FOR: Duration = Duration::from_secs(300);
 /// A replica that ended so often and was never ready has failed: its node has tried it three times
 /// within seconds.
 pub(crate) const RESTARTS_UNREADY_MAX: u32 = 2;
+/// What a replica does is measured over one to two of these: five reports, so that one late report
+/// moves no count.
+pub(crate) const RATE_WINDOW: Duration = Duration::from_secs(15);
+/// And over no less: what a program does while it starts says little.
+pub(crate) const RATE_WINDOW_MIN: Duration = Duration::from_secs(10);
 /// Deployments of a service that are kept, as Kubernetes keeps revisions. The one to go back to is
 /// kept besides.
 pub(crate) const DEPLOYMENTS_KEPT_MAX: usize = 10;
@@ -85,6 +90,10 @@ pub(crate) const POLL_TIME_MAX: Duration = Duration::from_secs(30);
 /// Labels of one node, and bytes of each of its texts.
 pub(crate) const NODE_LABELS_MAX: usize = 64;
 pub(crate) const NODE_TEXT_BYTES_MAX: usize = 256;
+/// Taints of one node.
+pub(crate) const NODE_TAINTS_MAX: usize = 16;
+/// The longest time that a drain waits before it stops tasks: a week, as for a job that ends.
+pub(crate) const DRAIN_DEADLINE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 /// A reason is a sentence. The log of the task has all of it.
 pub(crate) const REASON_BYTES_MAX: usize = 1 << 10;
 /// A node's certificate renews at half of this, so a control plane that is away over a weekend

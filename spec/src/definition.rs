@@ -13,11 +13,13 @@ use crate::{
     capability::{
         Capability, FileGrant, LimitRequest, MissingGrant, OperatorGrants, Resolved, Want, resolve,
     },
+    dependency::{self, ContainerDependency, DependencyProblem, Ordered},
     digest::Digest,
     health::{HealthProbe, HealthProblem},
     launch_type::LaunchType,
     limits::LimitOverrides,
     name::{ContainerName, Family, VolumeName},
+    placement::NodeExpression,
     secret::{SecretName, SecretValue},
     text::{ParseError, written_as_text},
     transport::Port,
@@ -79,6 +81,9 @@ pub struct TaskDefinition {
     /// The volumes that its containers may mount.
     #[serde(default)]
     pub volumes: Vec<VolumeClaim>,
+    /// What must hold for a node that takes it, as in `zone == a`; 10 at most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub placement_constraints: Vec<NodeExpression>,
 }
 
 /// The capabilities that an operator grants to every container of a task.
@@ -140,6 +145,12 @@ pub struct ContainerDefinition {
     /// Whether the task ends with it.
     #[serde(default = "yes")]
     pub essential: bool,
+    /// Containers that come before it. They are stopped after it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub depends_on: Vec<ContainerDependency>,
+    /// Seconds from being asked to end until it is killed: 10 when left out, and 120 at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_timeout_seconds: Option<u32>,
     /// CPU time of one request, or of a whole command, in milliseconds. When left out: 10 seconds
     /// for a request on a node of the tenant, and no limit for a command. The pool gives a request
     /// 50 milliseconds at most, and a command 15 minutes.
@@ -228,6 +239,10 @@ impl TaskDefinition {
     pub const CONTAINERS_MAX: usize = 10;
     /// Ports of one container: a node reports each of them with every status.
     pub const PORTS_MAX: usize = 32;
+    /// As ECS has it.
+    const PLACEMENT_CONSTRAINTS_MAX: usize = 10;
+    /// As ECS has it: a node that is drained waits for so long for one task.
+    const STOP_TIMEOUT_SECONDS_MAX: u32 = 120;
 
     /// Every line that `container` is granted: the role's, and those of its own ports, env and
     /// mounts.
@@ -302,6 +317,9 @@ impl TaskDefinition {
         if self.launch_types.is_empty() {
             return Err(Problem::NoLaunchType);
         }
+        if self.placement_constraints.len() > Self::PLACEMENT_CONSTRAINTS_MAX {
+            return Err(Problem::PlacementConstraintCount);
+        }
         let is_secret = |line: &&Capability| matches!(line, Capability::Secret(_));
         match self.role.allow.iter().filter(is_secret).count() {
             count if count > SecretValue::COUNT_MAX => Err(Problem::SecretCount(count)),
@@ -331,7 +349,13 @@ impl TaskDefinition {
                 }
             }
         }
-        Ok(())
+        let ordered = self.containers.iter().map(|container| Ordered {
+            name: &container.name,
+            essential: container.essential,
+            depends_on: &container.depends_on,
+        });
+        dependency::check(&ordered.collect::<Vec<_>>())
+            .map_err(|(name, problem)| Problem::Container(name, problem.into()))
     }
 }
 
@@ -348,6 +372,10 @@ impl ContainerDefinition {
         }
         if !MEMORY_HARD_BYTES.contains(&self.memory_hard()) {
             return Err(ContainerProblem::HardMemory);
+        }
+        let stop_timeouts = 0..=TaskDefinition::STOP_TIMEOUT_SECONDS_MAX;
+        if self.stop_timeout_seconds.is_some_and(|seconds| !stop_timeouts.contains(&seconds)) {
+            return Err(ContainerProblem::StopTimeout);
         }
         if self.cpu_time_max_ms.is_some_and(|millis| !cpu_times.contains(&millis)) {
             return Err(ContainerProblem::CpuTime);
@@ -380,6 +408,11 @@ enum Problem {
     ContainerCount,
     #[error("`launch_types` is empty: name node, pool or both")]
     NoLaunchType,
+    #[error(
+        "it has more than {} `placement_constraints`",
+        TaskDefinition::PLACEMENT_CONSTRAINTS_MAX
+    )]
+    PlacementConstraintCount,
     #[error("its role grants {0} secrets, and {max} are the most", max = SecretValue::COUNT_MAX)]
     SecretCount(usize),
     #[error("duplicate container `{0}`")]
@@ -399,6 +432,10 @@ enum ContainerProblem {
     HardMemory,
     #[error("has a `cpu_time_max_ms` outside 1 to {CPU_TIME_MS_MAX}")]
     CpuTime,
+    #[error("has a `stop_timeout_seconds` above {}", TaskDefinition::STOP_TIMEOUT_SECONDS_MAX)]
+    StopTimeout,
+    #[error(transparent)]
+    Dependency(#[from] DependencyProblem),
     #[error("has a limit out of its range: {0}")]
     Limit(#[source] ParseError),
     #[error("has more than {} ports", TaskDefinition::PORTS_MAX)]

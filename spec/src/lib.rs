@@ -32,8 +32,11 @@ mod log; // the records of a task's log, and what is kept of them
 mod usage; // what a run used
 
 mod health; // how a replica is asked whether it is ready
+mod dependency; // in which order the containers of a task start
 mod definition; // task definitions and their revisions
 mod deployment; // how one revision follows another
+mod placement; // which nodes the tasks of a service go to
+mod scaling; // how many replicas a service has when its load decides
 mod overrides; // what one run changes in a task definition
 mod stream; // what a client and a node send each other about one task
 mod explanation; // why something is as it is, and what happened to it
@@ -50,6 +53,7 @@ pub use definition::{
     ContainerDefinition, Mount, PortMapping, Protocol, Role, TaskDefinition, TaskDefinitionId,
     VolumeClaim,
 };
+pub use dependency::{ContainerDependency, DependencyCondition};
 pub use deployment::{Deployment, DeploymentSettings, DeploymentState, ServiceEvent};
 pub use digest::{Algorithm, Digest, Hasher};
 pub use explanation::{EventList, EventSubject, Explanation, ExplanationCause, ObjectEvent};
@@ -67,12 +71,17 @@ pub use name::{
 };
 pub use object::{
     Cluster, ContainerHealth, ContainerPhase, ContainerStatus, Node, NodeCondition, NodeSpec,
-    NodeStatus, PublishedPort, Resources, Service, ServiceSpec, ServiceStatus, Task, TaskPhase,
-    TaskSpec, TaskStatus,
+    NodeStatus, POOL_NATIVE_LABEL, PublishedPort, Resources, Service, ServiceSpec, ServiceStatus,
+    Task, TaskPhase, TaskSpec, TaskStatus,
 };
 pub use overrides::TaskOverrides;
+pub use placement::{
+    NodeExpression, NodeFacts, Placement, PlacementConstraint, PlacementStrategy, Reserved,
+    SchedulingStrategy, Taint, TaintEffect, Toleration, check_label,
+};
 pub use quota::{QuotaChange, QuotaExceeded, QuotaResource, TenantQuota};
 pub use reference::Reference;
+pub use scaling::{Scaling, ScalingMetric, ScalingSchedule, ScalingTarget};
 pub use secret::{SecretName, SecretValue};
 pub use stream::{
     ContainerStats, ExecProgram, Frame, Frames, LogQuery, STREAM_MEDIA_TYPE, StreamAsk, StreamEnd,

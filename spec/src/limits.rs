@@ -9,6 +9,10 @@ use crate::{text::ParseError, time::parse_bytes};
 pub(crate) const CAPABILITY_LINE_BYTES_MAX: usize = 1024;
 /// Of a folder in a capability line, which must leave place for its keys.
 pub(crate) const GUEST_PATH_BYTES_MAX: usize = 256;
+/// Of an expression over the attributes of nodes: each is looked at for every node.
+pub(crate) const NODE_EXPRESSION_BYTES_MAX: usize = 1024;
+/// Of its parts: it is parsed and looked at by recursion.
+pub(crate) const NODE_EXPRESSION_DEPTH_MAX: usize = 32;
 /// Of a variable's name in a capability line.
 pub(crate) const VARIABLE_NAME_BYTES_MAX: usize = 128;
 

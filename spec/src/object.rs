@@ -13,6 +13,8 @@ use crate::{
     launch_type::LaunchType,
     name::{ClusterName, ContainerName, NodeId, ServiceName, TaskId, Tenant},
     overrides::TaskOverrides,
+    placement::{Placement, SchedulingStrategy, Taint},
+    scaling::Scaling,
     time::Timestamp,
     transport::{Port, Transport},
     usage::Usage,
@@ -41,6 +43,18 @@ pub struct Node {
     /// Whether its tasks move to other nodes and no task is placed on it.
     #[serde(default)]
     pub draining: bool,
+    /// When tasks that are still on it then are stopped, while it is drained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_deadline: Option<Timestamp>,
+    /// Whether no task is placed on it, while those that it has stay.
+    #[serde(default)]
+    pub cordoned: bool,
+    /// What keeps tasks away that do not tolerate it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub taints: Vec<Taint>,
+    /// Tasks that have not ended.
+    #[serde(default)]
+    pub tasks: u32,
 }
 
 /// The capacity and properties of a node, as reported when it joined and at each start.
@@ -61,6 +75,10 @@ pub struct NodeSpec {
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
 }
+
+/// The label by which a node takes native images of every tenant, where it is one of the pool. Its
+/// agent sets it, as its operator has said.
+pub const POOL_NATIVE_LABEL: &str = "pool-native";
 
 /// What is reserved on a node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -123,11 +141,37 @@ pub struct ServiceSpec {
     /// How another revision is brought into service.
     #[serde(default)]
     pub deployment: DeploymentSettings,
+    /// Whether it has as many tasks as its count, or one on each node.
+    #[serde(default, skip_serializing_if = "SchedulingStrategy::is_replica")]
+    pub scheduling: SchedulingStrategy,
+    /// Which nodes its tasks go to.
+    #[serde(default)]
+    pub placement: Placement,
+    /// 1 to 100: among services of one tenant that wait for the same capacity, the higher one is
+    /// placed first. No task is ended for it.
+    #[serde(default = "ServiceSpec::usual_priority")]
+    pub priority: u8,
+    /// What changes its count by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<Scaling>,
+}
+
+impl ServiceSpec {
+    /// As Nomad has it.
+    pub const PRIORITY: std::ops::RangeInclusive<u8> = 1..=100;
+
+    /// Of a service that names none.
+    pub fn usual_priority() -> u8 {
+        50
+    }
 }
 
 /// What was observed of a service.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ServiceStatus {
+    /// Replicas that there should be: its count, or the number of nodes that have one of a daemon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub desired: Option<u32>,
     /// Replicas that are placed, running or not.
     pub placed: u32,
     /// Replicas that run.
@@ -250,6 +294,9 @@ pub struct ContainerStatus {
     /// What its probe says, where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<ContainerHealth>,
+    /// Whether it has no process until its next request, as in the pool: it takes no processor.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub idle: bool,
     /// How often it was restarted.
     pub restarts: u32,
     /// Its ports on the node.

@@ -56,6 +56,11 @@ pub struct Tuning {
     #[arg(long, alias = "blank-workers", value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u32).range(..=SPARE_WORKERS_MAX))]
     spare_workers: Option<u32>,
+    /// As a node of the pool, run Linux programs of every tenant: each with users, a cgroup and a
+    /// list of system calls of its own, and in the kernel that all of them share
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true")]
+    pool_native: Option<bool>,
 }
 
 /// More than wake up at the same time on one machine.
@@ -72,8 +77,8 @@ fn idle_after(text: &str) -> Result<Duration, String> {
 
 impl Tuning {
     pub fn for_node(&self) -> node::Tuning {
-        let Self { private_network, idle_after, spare_workers } = self.clone();
-        node::Tuning { private_networks: private_network, idle_after, spare_workers }
+        let Self { private_network, idle_after, spare_workers, pool_native } = self.clone();
+        node::Tuning { private_networks: private_network, idle_after, spare_workers, pool_native }
     }
 
     /// As arguments of the process `margay node`.
@@ -83,7 +88,9 @@ impl Tuning {
             .map(|after| ["--idle-after".into(), format!("{}ms", after.as_millis())]);
         let workers =
             self.spare_workers.map(|count| ["--spare-workers".to_owned(), count.to_string()]);
-        idle_after.into_iter().chain(workers).flatten().chain(self.networks()).collect()
+        let native = self.pool_native.map(|runs| format!("--pool-native={runs}"));
+        let words = idle_after.into_iter().chain(workers).flatten();
+        words.chain(native).chain(self.networks()).collect()
     }
 
     /// Of these arguments, those that the control plane takes too.

@@ -68,6 +68,9 @@ pub struct Settings {
     /// Whose the clusters, services and repositories made here are
     #[arg(long, value_name = "NAME", default_value = "me")]
     pub user: Tenant,
+    /// Let tasks run on when it is asked to end, for the next one to adopt: an upgrade
+    #[arg(long)]
+    pub leave: bool,
     #[command(flatten)]
     pub front: front::IngressFront,
     #[command(flatten)]
@@ -349,6 +352,7 @@ fn processes(
     issued: Vec<String>,
 ) -> Vec<Process> {
     let Settings { tuning, front, url, .. } = settings;
+    let leave = settings.leave.then(|| "--leave".to_owned());
     let copied = |holder: Holder| {
         let arguments = front.certificate.paths().map(|_| holder.arguments(home));
         arguments.unwrap_or_default().into_iter()
@@ -365,7 +369,7 @@ fn processes(
         Process::new("registry", registry_arguments, vec![(LISTEN_FD, sockets.registry)]),
         Process::new("server", server, vec![(LISTEN_FD, sockets.server)]),
         Process::new("ingress", ingress_arguments, ingress),
-        Process::new("node", tuning.arguments(), Vec::new()),
+        Process::new("node", tuning.arguments().into_iter().chain(leave).collect(), Vec::new()),
     ]
 }
 

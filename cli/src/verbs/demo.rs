@@ -11,9 +11,7 @@ use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use orchestrator::{Client, CreateService, UpdateService};
-use spec::{
-    ClusterName, DeploymentSettings, LaunchType, Reference, Service, ServiceName, TaskDefinition,
-};
+use spec::{ClusterName, LaunchType, Reference, Service, ServiceName, TaskDefinition};
 
 use crate::{
     credentials::{Credentials, Login},
@@ -213,13 +211,7 @@ async fn keep_running(client: &Client, definition: &TaskDefinition) -> anyhow::R
         };
         return Ok(client.update_service(&cluster, &name, &update).await?);
     }
-    let wanted = CreateService {
-        name,
-        task_definition,
-        count: REPLICAS,
-        launch_type: LaunchType::Node,
-        deployment: DeploymentSettings::default(),
-    };
+    let wanted = CreateService::new(name, task_definition, LaunchType::Node, REPLICAS);
     Ok(client.create_service(&cluster, &wanted).await?)
 }
 

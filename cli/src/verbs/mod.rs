@@ -45,6 +45,7 @@ pub mod audit;
 pub mod cluster;
 pub mod credential;
 pub mod demo;
+pub mod down;
 pub mod explain;
 pub mod invoke;
 pub mod secret;

@@ -1,3 +1,7 @@
+mod maintenance; // cordon, labels and taints
+
+use std::time::Duration;
+
 use clap::Subcommand;
 use node::{Agent, AgentConfig, AtEnd, JoinOptions};
 use orchestrator::Client;
@@ -7,7 +11,7 @@ use crate::{
     control::{Control, List},
     flags,
     home::Home,
-    output::{ago, line, notice, now, size},
+    output::{ago, json, line, notice, now, size},
     platform::host::{self, ListenOptions, Tuning},
     serve::{self, Child, block_on},
     verbs::{token, word},
@@ -52,6 +56,9 @@ enum Verb {
         /// Its failure domain: services spread over zones first
         #[arg(long, default_value = "default")]
         zone: String,
+        /// A label that constraints and strategies of services name; may be repeated
+        #[arg(long, value_name = "NAME=VALUE", value_parser = maintenance::label)]
+        label: Vec<(String, String)>,
         /// Join, and end without running the node
         #[arg(long)]
         no_run: bool,
@@ -72,6 +79,36 @@ enum Verb {
         /// Let it have work again
         #[arg(long)]
         undo: bool,
+        /// Stop after so long what is still on it, also what has no other place
+        #[arg(long, value_name = "DURATION", value_parser = spec::parse_duration,
+            conflicts_with = "undo")]
+        deadline: Option<Duration>,
+        #[command(flatten)]
+        control: Control,
+    },
+    /// Give nodes no new work; what they have stays
+    Cordon {
+        /// Which ones
+        #[arg(required = true, value_name = "NODE")]
+        nodes: Vec<NodeId>,
+        #[command(flatten)]
+        control: Control,
+    },
+    /// Let nodes that were cordoned have new work again
+    Uncordon {
+        /// Which ones
+        #[arg(required = true, value_name = "NODE")]
+        nodes: Vec<NodeId>,
+        #[command(flatten)]
+        control: Control,
+    },
+    /// Change the labels and taints of a node
+    Update(maintenance::Update),
+    /// Show all that is known of nodes, as JSON
+    Inspect {
+        /// Which ones
+        #[arg(required = true, value_name = "NODE")]
+        nodes: Vec<NodeId>,
         #[command(flatten)]
         control: Control,
     },
@@ -124,22 +161,39 @@ impl Running {
 impl Verb {
     fn run(self, home: &Home) -> anyhow::Result<()> {
         match self {
-            Self::Join { token, name, zone, no_run, tuning, door } => {
-                let options =
-                    JoinOptions { name, zone, tuning: tuning.for_node(), ..JoinOptions::default() };
+            Self::Join { token, name, zone, label, no_run, tuning, door } => {
+                let (labels, tuning) = (label.into_iter().collect(), tuning.for_node());
+                let options = JoinOptions { name, zone, labels, tuning, ..JoinOptions::default() };
                 let token = if token == "-" { flags::line_of_stdin()? } else { token };
                 block_on(host::join_and_run(home, &token.parse()?, options, &door, no_run))
             }
             Self::Token(wanted) => wanted.make(home),
             Self::Ls(list) => list.run(home, Client::nodes, &HEADINGS, row),
-            Self::Drain { node, undo, control } => {
+            Self::Drain { node, undo, deadline, control } => {
                 let client = control.client(home)?;
-                let node = block_on(client.drain_node(&node, !undo))?;
+                let node = block_on(async {
+                    match deadline {
+                        Some(time) => client.drain_node_within(&node, time.as_secs()).await,
+                        None => client.drain_node(&node, !undo).await,
+                    }
+                })?;
                 line(format_args!("{}", node.id));
-                if !undo {
-                    say_what_stays(&client, &node.id);
+                match undo {
+                    true => notice(format_args!(
+                        "services come back to it when they are asked to: margay service rebalance \
+                         --cluster CLUSTER"
+                    )),
+                    false => say_what_stays(&client, &node),
                 }
                 Ok(())
+            }
+            Self::Cordon { nodes, control } => maintenance::cordon(home, &control, &nodes, true),
+            Self::Uncordon { nodes, control } => maintenance::cordon(home, &control, &nodes, false),
+            Self::Update(update) => update.run(home),
+            Self::Inspect { nodes, control } => {
+                let client = control.client(home)?;
+                let nodes = nodes.iter().map(|node| block_on(client.node(node)));
+                json(&nodes.collect::<Result<Vec<Node>, _>>()?)
             }
             Self::Rm { force, nodes, control } => {
                 let client = &control.client(home)?;
@@ -155,29 +209,34 @@ impl Verb {
 }
 
 /// Volumes do not move, and what mounts one of them follows it nowhere.
-fn say_what_stays(client: &Client, node: &NodeId) {
+fn say_what_stays(client: &Client, Node { id: node, drain_deadline, .. }: &Node) {
     // It is drained; what can be said about that is no reason to fail.
     let volumes = block_on(client.volumes()).unwrap_or_default();
+    let until = drain_deadline.map_or(String::new(), |at| format!(" until {at}"));
     for volume in volumes.iter().filter(|volume| volume.node == *node) {
         notice(format_args!(
-            "volume `{}` stays on node `{node}`, and so do the tasks that mount it: margay service \
-             ls says which wait",
+            "volume `{}` stays on node `{node}`, and so do the tasks that mount it{until}: margay \
+             service ls says which wait",
             volume.name
         ));
     }
 }
 
-const HEADINGS: [&str; 7] = ["NODE", "STATUS", "ZONE", "CPU", "MEMORY", "NATIVE", "LAST SEEN"];
+const HEADINGS: [&str; 8] =
+    ["NODE", "STATUS", "ZONE", "TASKS", "CPU", "MEMORY", "NATIVE", "LAST SEEN"];
 
-fn row(node: &Node) -> [String; 7] {
+fn row(node: &Node) -> [String; 8] {
     let capacity = node.spec.capacity;
     [
         node.id.to_string(),
-        match node.draining && node.status.condition == NodeCondition::Ready {
-            true => "draining".to_owned(),
-            false => word(&node.status.condition),
+        match node.status.condition {
+            NodeCondition::Ready if node.draining && node.tasks == 0 => "drained".to_owned(),
+            NodeCondition::Ready if node.draining => "draining".to_owned(),
+            NodeCondition::Ready if node.cordoned => "cordoned".to_owned(),
+            condition => word(&condition),
         },
         node.spec.zone.clone(),
+        node.tasks.to_string(),
         format!("{:.1}", f64::from(capacity.cpu_millis) / 1000.0),
         size(capacity.memory_bytes),
         if node.spec.runs_native { node.spec.architecture.clone() } else { "no".to_owned() },

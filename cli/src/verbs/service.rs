@@ -1,22 +1,20 @@
 mod converge; // waiting for copies to be ready
+mod create; // a service, from flags
+mod update; // what changes of one
 mod deploying; // the settings of deployments
+mod placing; // where its copies go, and how many there are
 mod rollout; // its deployments
 
-use std::time::Duration;
-
 use clap::Subcommand;
-use orchestrator::{Client, CreateService, UpdateService};
-use spec::{
-    ClusterName, DeploymentSettings, LaunchType, Service, ServiceName, Task, TaskDefinitionId,
-};
+use orchestrator::{Client, UpdateService};
+use spec::{ClusterName, SchedulingStrategy, Service, ServiceName, Task};
 
-use deploying::DeploymentFlags;
+use update::{Flags, change};
 
 use crate::{
     control::Control,
     home::Home,
-    output::{Output, ago, json, line, notice, now},
-    platform::record::Record,
+    output::{Output, ago, json, now},
     remote,
     serve::block_on,
     verbs::task,
@@ -25,35 +23,7 @@ use crate::{
 /// Create, list, change and delete services: copies of a task that are kept running
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Keep copies of a task running, and route http://NAME.CLUSTER.localhost to them; returns when
-    /// the first copy is ready
-    Create {
-        /// Its name, and the first label of its host name
-        name: ServiceName,
-        /// What to run, as in cats:1
-        #[arg(long, value_name = "FAMILY:REVISION")]
-        task: TaskDefinitionId,
-        /// Where
-        #[arg(long, value_name = "NAME")]
-        cluster: ClusterName,
-        /// How many copies
-        #[arg(long, default_value_t = 1)]
-        count: u32,
-        /// On nodes of your own, or on the shared pool
-        #[arg(long, value_name = "node|pool", default_value = "node")]
-        launch_type: LaunchType,
-        /// Do not wait until a copy is ready
-        #[arg(short, long)]
-        detach: bool,
-        /// Wait no longer than this for the first ready copy
-        #[arg(long, value_name = "DURATION", default_value = "2m",
-            value_parser = spec::parse_duration, conflicts_with = "detach")]
-        timeout: Duration,
-        #[command(flatten)]
-        deployment: DeploymentFlags,
-        #[command(flatten)]
-        control: Control,
-    },
+    Create(create::Create),
     /// List services
     #[command(alias = "list")]
     Ls {
@@ -111,33 +81,15 @@ pub enum Verb {
         #[command(flatten)]
         output: Output,
     },
-    /// Change what a service runs, or how many copies; returns when another revision is in service,
-    /// or was rolled back
-    #[command(group(clap::ArgGroup::new("change")
-        .args(["task", "count", "min_healthy", "max_percent", "circuit_breaker", "rollback",
-            "deadline"])
-        .required(true).multiple(true)))]
-    Update {
-        /// Its name
-        name: ServiceName,
-        /// Where it is
+    Update(update::Update),
+    /// Spread the copies of services anew, one at a time, as after a node has come back
+    Rebalance {
+        /// Their names; all services of the cluster where left out
+        #[arg(value_name = "NAME")]
+        names: Vec<ServiceName>,
+        /// Where they are
         #[arg(long, value_name = "NAME")]
         cluster: ClusterName,
-        /// Run this from now on
-        #[arg(long, value_name = "FAMILY:REVISION")]
-        task: Option<TaskDefinitionId>,
-        /// Keep so many copies
-        #[arg(long)]
-        count: Option<u32>,
-        /// Do not wait until the revision is in service
-        #[arg(short, long)]
-        detach: bool,
-        /// Wait no longer than this; the deployment goes on
-        #[arg(long, value_name = "DURATION", default_value = "15m",
-            value_parser = spec::parse_duration, conflicts_with = "detach")]
-        timeout: Duration,
-        #[command(flatten)]
-        deployment: DeploymentFlags,
         #[command(flatten)]
         control: Control,
     },
@@ -170,25 +122,7 @@ pub enum Verb {
 impl Verb {
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         match self {
-            Self::Create {
-                name,
-                task,
-                cluster,
-                count,
-                launch_type,
-                detach,
-                timeout,
-                deployment,
-                control,
-            } => {
-                let client = control.client(home)?;
-                let deployment = deployment.applied_to(DeploymentSettings::default());
-                let wanted =
-                    CreateService { name, task_definition: task, count, launch_type, deployment };
-                let service = block_on(client.create_service(&cluster, &wanted))?;
-                let here = (!control.is_elsewhere()).then_some(home);
-                created(here, &client, &service, (!detach).then_some(timeout))
-            }
+            Self::Create(create) => create.run(home),
             Self::Ps { names, cluster, output, control } => {
                 let client = control.client(home)?;
                 let mut tasks = Vec::new();
@@ -220,15 +154,13 @@ impl Verb {
             }
             Self::Rollout(verb) => verb.run(home),
             Self::Events { service, output } => service.events(home, output),
-            Self::Update { name, cluster, task, count, detach, timeout, deployment, control } => {
-                let wait = (task.is_some() && !detach).then_some(timeout);
-                let update =
-                    UpdateService { count, task_definition: task, ..UpdateService::default() };
-                change(&control.client(home)?, &cluster, &name, update, &deployment, wait)
+            Self::Update(update) => update.run(home),
+            Self::Rebalance { names, cluster, control } => {
+                rebalance(&control.client(home)?, &cluster, names)
             }
             Self::Scale { name, count, cluster, control } => {
                 let update = UpdateService { count: Some(count), ..UpdateService::default() };
-                let same = DeploymentFlags::default();
+                let same = Flags::default();
                 change(&control.client(home)?, &cluster, &name, update, &same, None)
             }
             Self::Delete { names, cluster, control } => {
@@ -253,48 +185,25 @@ fn show_logs(
     })
 }
 
-/// Says that a service is there, waits for its first copy unless that is not wanted, and says where
-/// it is reached on the platform of `here`.
-fn created(
-    here: Option<&Home>,
-    client: &Client,
-    service: &Service,
-    time_max: Option<Duration>,
-) -> anyhow::Result<()> {
-    line(format_args!("{}", service.name));
-    if let Some(time_max) = time_max {
-        block_on(converge::wait(client, service, time_max))?;
-    }
-    // It is made; what can be said about it is no reason to fail.
-    let is_reached = block_on(client.definition(&service.spec.task_definition))
-        .is_ok_and(|made| made.definition.containers.iter().any(|c| !c.ports.is_empty()));
-    // At which address the ingress of another machine is reached, its operator knows.
-    let record = here.map(Record::read).transpose()?.flatten();
-    if let Some(record) = record.filter(|_| is_reached) {
-        notice(format_args!("Reach it at {}", record.url(&host(service))));
-    }
-    Ok(())
-}
-
-/// Changes a service, and waits until what it is to run is in service, where that is wanted.
-fn change(
+/// Asks services to spread anew; their events say how far they are.
+fn rebalance(
     client: &Client,
     cluster: &ClusterName,
-    name: &ServiceName,
-    mut update: UpdateService,
-    deployment: &DeploymentFlags,
-    wait: Option<Duration>,
+    names: Vec<ServiceName>,
 ) -> anyhow::Result<()> {
-    if deployment.is_given() {
-        let service = block_on(client.service(cluster, name))?;
-        update.deployment = Some(deployment.applied_to(service.spec.deployment));
-    }
-    let service = block_on(client.update_service(cluster, name, &update))?;
-    line(format_args!("{}", service.name));
-    match wait {
-        Some(time_max) => block_on(converge::deployed(client, &service, time_max)),
-        None => Ok(()),
-    }
+    let names = match names.is_empty() {
+        false => names,
+        true => block_on(async {
+            client.cluster(cluster).await?;
+            let of = |service: &Service| {
+                service.cluster == *cluster
+                    && service.spec.scheduling == SchedulingStrategy::Replica
+            };
+            let services = client.services().await?;
+            anyhow::Ok(services.into_iter().filter(of).map(|service| service.name).collect())
+        })?,
+    };
+    super::ask_for_each(&names, |name| client.rebalance(cluster, name))
 }
 
 /// The tasks of a service, newest first; an error when there is no such service.
@@ -326,7 +235,11 @@ fn row(service: &Service) -> [String; 8] {
             true => service.spec.task_definition.to_string(),
             false => serving.join(","),
         },
-        format!("{}/{}", service.status.ready, service.spec.count),
+        format!(
+            "{}/{}",
+            service.status.ready,
+            service.status.desired.unwrap_or(service.spec.count)
+        ),
         rollout::state(service),
         ago(service.created, now()),
         host(service),

@@ -23,10 +23,12 @@ mod audit; // what was done on a platform
 mod credentials; // control plane and registry: made, used, rotated, removed
 mod up; // a platform for a journey
 mod platform; // up, cluster, task, service, ingress, and processes that are killed
+mod down; // the end of a platform, by another command
 mod rollouts; // another revision under load, and replicas that freeze
 mod services; // waited for, shown, and runs that are changed
 mod anywhere; // logs, programs and connections of tasks on any node, with a credential alone
 mod nodes; // join, drain, remove, adopt
+mod placement; // which nodes services go to, and what an operator says of nodes
 mod pool; // what the shared pool gives at most
 mod hardening; // what each process may, and what one that was taken over gets
 mod secrets; // from a file to a guest, and nowhere else

@@ -6,7 +6,12 @@ use super::settings::Settings;
 const SHARE_FOR_TASKS: (u64, u64) = (9, 10);
 
 /// What this machine is and has.
-pub(super) fn node_spec(settings: &Settings) -> NodeSpec {
+pub(super) fn node_spec(settings: &Settings, pool_native: bool) -> NodeSpec {
+    let mut labels = settings.labels.clone();
+    labels.remove(spec::POOL_NATIVE_LABEL);
+    if pool_native {
+        labels.insert(spec::POOL_NATIVE_LABEL.to_owned(), "true".to_owned());
+    }
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let memory = std::fs::read_to_string("/proc/meminfo")
         .ok()
@@ -21,7 +26,7 @@ pub(super) fn node_spec(settings: &Settings) -> NodeSpec {
         architecture: crate::images::architecture().to_owned(),
         runs_native: shim::check_rights().is_ok() && shim::Runtime::probe().is_ok(),
         ingress_address: settings.ingress_address.clone(),
-        labels: settings.labels.clone(),
+        labels,
     }
 }
 

@@ -15,6 +15,7 @@ use super::{
     definition::{container, create},
     host::Host,
     limits::ROUTES_TIME_MAX,
+    order::{self, Ends},
     report::{ContainerReport, wait_readable},
 };
 use crate::{
@@ -53,6 +54,8 @@ struct TaskStop {
     wanted: watch::Receiver<bool>,
     /// How long requests may still be on their way to it.
     pause: Duration,
+    /// How long it may take to end.
+    grace: Duration,
     at: Option<Instant>,
     told: bool,
 }
@@ -65,7 +68,7 @@ impl Commands for TaskStop {
         }
         sleep_until(*self.at.get_or_insert(Instant::now() + self.pause)).await;
         self.told = true;
-        Command::Stop(GRACE.into())
+        Command::Stop(self.grace.into())
     }
 }
 
@@ -88,9 +91,43 @@ impl TaskContainer {
         }
     }
 
+    /// Runs it after the containers that it depends on, and until those that depend on it have
+    /// ended. `found` is what an earlier agent has left: that has had its turn.
+    pub async fn run_in_turn(
+        self,
+        stop: watch::Receiver<bool>,
+        found: Option<Adoptable>,
+        reports: &[Arc<ContainerReport>],
+        ends: &Ends,
+    ) {
+        let (report, host, definition) =
+            (self.report.clone(), self.host.clone(), self.definition.clone());
+        if found.is_none() {
+            let show = |reason| report.set(&host.changed, |status| status.reason = reason);
+            let mut stopped = stop.clone();
+            let turn = tokio::select! {
+                turn = order::wait(&definition, reports, show) => turn,
+                _ = stopped.wait_for(|stop| *stop) => Err("its task was stopped".to_owned()),
+            };
+            if let Err(why) = turn {
+                return report.set(&host.changed, |status| {
+                    (status.phase, status.reason) = (ContainerPhase::Exited, Some(why));
+                });
+            }
+        }
+        let (own, own_stop) = watch::channel(false);
+        let running = self.run(own_stop, found);
+        tokio::pin!(running);
+        tokio::select! {
+            () = &mut running => return,
+            () = ends.stop_of(&definition.name, stop) => drop(own.send_replace(true)),
+        }
+        running.await;
+    }
+
     /// Runs it until it is not wanted any more, or has ended for good. `found` is what an earlier
     /// agent has left.
-    pub async fn run(mut self, stop: watch::Receiver<bool>, found: Option<Adoptable>) {
+    async fn run(mut self, stop: watch::Receiver<bool>, found: Option<Adoptable>) {
         let begin = match found {
             Some(found) => match self.adopt(found).await {
                 Some(begin) => begin,
@@ -99,17 +136,21 @@ impl TaskContainer {
             None => Begin::Fresh,
         };
         let restart = match self.task.service {
-            Some(_) => Restart::Always,
-            None => Restart::UntilFetched,
+            Some(_) if !self.runs_once() => Restart::Always,
+            _ => Restart::UntilFetched,
         };
         let idle_after =
-            (self.task.launch_type == LaunchType::Pool).then_some(self.host.idle_after);
+            (self.task.launch_type == LaunchType::Pool).then_some(self.host.pool.idle_after);
         let lifecycle = Lifecycle::new(restart, idle_after, self.status.restarts);
         let pause = match self.task.service {
             Some(_) => ROUTES_TIME_MAX,
             None => Duration::ZERO,
         };
-        let mut stop = TaskStop { wanted: stop, pause, at: None, told: false };
+        let grace = self
+            .definition
+            .stop_timeout_seconds
+            .map_or(GRACE, |seconds| Duration::from_secs(seconds.into()));
+        let mut stop = TaskStop { wanted: stop, pause, grace, at: None, told: false };
         drive(&mut self, &mut stop, lifecycle, begin).await;
     }
 
@@ -124,7 +165,7 @@ impl TaskContainer {
         let (phase, restarts) = (self.status.phase, self.status.restarts);
         self.report.set(&self.host.changed, |status| status.restarts = restarts);
         if phase == Phase::Exited {
-            if self.task.service.is_some() {
+            if self.task.service.is_some() && !self.runs_once() {
                 return Some(Begin::Fresh);
             }
             // Only the rest of its task was still running. It ends once.
@@ -178,6 +219,10 @@ impl TaskContainer {
         })
     }
 
+    fn runs_once(&self) -> bool {
+        order::runs_once(&self.task.definition, &self.definition.name)
+    }
+
     async fn take_over(&mut self, container: &dyn Container) {
         // It runs already, and can be found by its socket.
         warn_if_failed(self.spawned(container));
@@ -219,6 +264,10 @@ impl TaskContainer {
             }
             other => other?,
         };
+        let is_native = matches!(ready, Ready::Native(_));
+        if is_native && self.task.launch_type == LaunchType::Pool && !self.host.pool.runs_native {
+            return Err(Error::PoolNative(definition.image.clone()));
+        }
         let secrets = self.host.secrets_of(&self.task, &self.report).await?;
         Launch::decide(
             launch::Container { secrets, ..container(&self.host.node, &self.task, definition)? },
@@ -401,6 +450,7 @@ impl Supervisor for TaskContainer {
         self.report.count(container.usage());
         // For an agent that adopts it, where its counters begin at each start.
         self.status.usage = Some(self.report.base());
+        self.report.set(&self.host.changed, |status| status.idle = false);
         self.status.phase = Phase::Running;
         self.status.process = ProcessId::of(i32::try_from(container.pid()).unwrap_or(0));
         self.status.ports = ports::published(&self.listeners);
@@ -482,6 +532,7 @@ impl Supervisor for TaskContainer {
                 self.status.phase = Phase::Idle;
                 self.status.process = None;
                 self.write_status();
+                self.report.set(&self.host.changed, |status| status.idle = true);
             }
             State::Exited => self.finish(end),
             State::Starting

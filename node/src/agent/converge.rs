@@ -69,6 +69,7 @@ mod tests {
             role: Role::default(),
             containers: vec![container],
             volumes: Vec::new(),
+            placement_constraints: Vec::new(),
         };
         let task = |(name, run): &(&str, bool)| DesiredTask {
             id: name.parse().unwrap(),

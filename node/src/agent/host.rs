@@ -47,6 +47,15 @@ impl PreparingLimits {
     }
 }
 
+/// How tasks of the pool run here.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PoolPolicy {
+    /// A container without a request for so long has no worker until the next one.
+    pub idle_after: Duration,
+    /// Whether Linux programs of every tenant do.
+    pub runs_native: bool,
+}
+
 /// What all tasks of a node share.
 pub(super) struct Host {
     pub home: Home,
@@ -55,8 +64,7 @@ pub(super) struct Host {
     pub broker: runtime::Broker,
     pub spare_workers: SpareWorkers,
     pub ingress: IngressFolder,
-    /// A pool's container without a request for so long has no worker until the next one.
-    pub idle_after: Duration,
+    pub pool: PoolPolicy,
     pub preparing: PreparingLimits,
     pub causes: Causes,
     pub changed: Notify,
@@ -73,7 +81,7 @@ impl Host {
         cache: Cache,
         broker: runtime::Broker,
         spare_workers: SpareWorkers,
-        idle_after: Duration,
+        pool: PoolPolicy,
         usage: UsageLog,
     ) -> Self {
         Self {
@@ -83,7 +91,7 @@ impl Host {
             broker,
             spare_workers,
             ingress: IngressFolder::at(home.ingress()),
-            idle_after,
+            pool,
             preparing: PreparingLimits::new(),
             causes: Causes::default(),
             changed: Notify::new(),

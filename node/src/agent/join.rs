@@ -65,7 +65,7 @@ pub async fn join(home: &Home, token: &JoinToken, options: JoinOptions) -> Resul
         secret: token.secret.clone(),
         name,
         csr_pem,
-        spec: node_spec(&settings),
+        spec: node_spec(&settings, settings.tuning.pool_native.unwrap_or(false)),
     };
     let answer: JoinResponse = control.post("/v1/node/join", &request).await?;
     let identity = identity(&token.address, answer, &key)?;

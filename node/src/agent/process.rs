@@ -19,7 +19,7 @@ use super::{
     capacity::node_spec,
     control::Control,
     converge::TaskKey,
-    host::Host,
+    host::{Host, PoolPolicy},
     limits::{END_TIME_MAX, LAST_REPORT_TIME_MAX},
     settings::NodeFolder,
     spare_workers::SpareWorkers,
@@ -87,8 +87,12 @@ impl Agent {
             .ok_or_else(|| Error::NotJoined(folder.identity()))?;
         make_private(&home.tasks())?;
         let settings = folder.settings()?;
-        let Tuning { private_networks, idle_after, spare_workers } =
+        let Tuning { private_networks, idle_after, spare_workers, pool_native } =
             config.tuning.or(settings.tuning.clone());
+        let pool = PoolPolicy {
+            idle_after: idle_after.unwrap_or(Tuning::IDLE_AFTER),
+            runs_native: pool_native.unwrap_or(false),
+        };
         let mut open_to_peers = private_networks.clone();
         open_to_peers.extend(PrivateNetwork::around(settings.ingress_address.as_deref()));
         let networks: Vec<_> = private_networks.into_iter().map(PrivateNetwork::host).collect();
@@ -98,12 +102,12 @@ impl Agent {
             Cache::new(home, identity.registry.clone(), identity.authorities()?, networks.clone()),
             runtime::Broker::new(networks),
             SpareWorkers::new(spare_workers.unwrap_or(Tuning::SPARE_WORKERS) as usize),
-            idle_after.unwrap_or(Tuning::IDLE_AFTER),
+            pool,
             UsageLog::open(&folder.usage())?,
         );
         host.ingress.make()?;
         sweep_incoming(home);
-        let spec = node_spec(&settings);
+        let spec = node_spec(&settings, pool.runs_native);
         let boot = disk::random_hex::<8>();
         let tasks = Mutex::default();
         Ok(Self {

@@ -27,6 +27,8 @@ pub(super) struct ContainerReport {
     /// Its counters are gone from the usage log: a reading that comes later would be billed from
     /// zero.
     forgotten: AtomicBool,
+    /// Its status has changed.
+    moved: Notify,
 }
 
 #[derive(Debug)]
@@ -58,12 +60,14 @@ impl ContainerReport {
             exit_code: None,
             reason: None,
             health: None,
+            idle: false,
             restarts: 0,
             ports: Vec::new(),
             usage: Usage::default(),
         };
         let inner = Mutex::new(Inner { status, counters: Counters::None, base: Usage::default() });
-        Arc::new(Self { meter, inner, forgotten: AtomicBool::new(false) })
+        let (forgotten, moved) = (AtomicBool::new(false), Notify::new());
+        Arc::new(Self { meter, inner, forgotten, moved })
     }
 
     pub fn name(&self) -> &ContainerName {
@@ -82,8 +86,14 @@ impl ContainerReport {
         let is_new = inner.status != before;
         drop(inner);
         if is_new {
+            self.moved.notify_waiters();
             changed.notify_one();
         }
+    }
+
+    /// Ready when its status changes from now on.
+    pub fn moved(&self) -> impl Future<Output = ()> {
+        self.moved.notified()
     }
 
     pub fn count(&self, source: Arc<dyn UsageSource>) {

@@ -7,7 +7,7 @@ use spec::{
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use super::{
-    adoption::AdoptableTask, container::TaskContainer, converge::Seen, host::Host,
+    adoption::AdoptableTask, container::TaskContainer, converge::Seen, host::Host, order,
     report::ContainerReport,
 };
 use crate::usage_log::Meter;
@@ -51,15 +51,18 @@ impl TaskHandle {
             return Self { reports, essential, stop, ended: None };
         }
         let running = FuturesUnordered::new();
+        let ends = Arc::new(order::Ends::of(&task.definition));
         for ((definition, report), essential) in
             task.definition.containers.iter().zip(&reports).zip(&essential)
         {
             let container =
                 TaskContainer::new(host.clone(), task.clone(), definition.clone(), report.clone());
             let (found, essential) = (found.remove(&definition.name), *essential);
-            let stopped = stopped.clone();
+            let (stopped, ends, reports) = (stopped.clone(), ends.clone(), reports.clone());
             running.push(async move {
-                container.run(stopped, found).await;
+                let name = container.definition.name.clone();
+                container.run_in_turn(stopped, found, &reports, &ends).await;
+                ends.note(&name);
                 essential
             });
         }
@@ -177,6 +180,7 @@ mod tests {
             exit_code: None,
             reason: None,
             health: None,
+            idle: false,
             restarts: 0,
             ports: Vec::new(),
             usage: Usage::default(),
@@ -217,6 +221,7 @@ mod tests {
                 exit_code: None,
                 reason: None,
                 health: *health,
+                idle: false,
                 restarts: 0,
                 ports: Vec::new(),
                 usage: Usage::default(),

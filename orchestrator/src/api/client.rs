@@ -203,7 +203,31 @@ impl Client {
 
     /// Moves the work of a node elsewhere, or lets it have work again.
     pub async fn drain_node(&self, id: &NodeId, drain: bool) -> Result<Node, Error> {
-        self.send(Method::POST, &format!("/v1/nodes/{id}/drain"), Some(&Drain { drain })).await
+        self.post_drain(id, Drain { drain, deadline_seconds: None }).await
+    }
+
+    /// Moves the work of a node elsewhere, and stops what is still there after `seconds`.
+    pub async fn drain_node_within(&self, id: &NodeId, seconds: u64) -> Result<Node, Error> {
+        self.post_drain(id, Drain { drain: true, deadline_seconds: Some(seconds) }).await
+    }
+
+    async fn post_drain(&self, id: &NodeId, drain: Drain) -> Result<Node, Error> {
+        self.send(Method::POST, &format!("/v1/nodes/{id}/drain"), Some(&drain)).await
+    }
+
+    /// Cordons a node, or changes its labels and taints.
+    pub async fn update_node(&self, id: &NodeId, update: &UpdateNode) -> Result<Node, Error> {
+        self.send(Method::PATCH, &format!("/v1/nodes/{id}"), Some(update)).await
+    }
+
+    /// Spreads the replicas of a service anew.
+    pub async fn rebalance(
+        &self,
+        cluster: &ClusterName,
+        name: &ServiceName,
+    ) -> Result<Service, Error> {
+        let path = format!("/v1/clusters/{cluster}/services/{name}/rebalance");
+        self.send(Method::POST, &path, None::<&()>).await
     }
 
     /// A token for one node.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use http::StatusCode;
-use spec::{LaunchType, Tenant, TenantQuota, VolumeName};
+use spec::{LaunchType, SchedulingStrategy, ServiceSpec, Tenant, TenantQuota, VolumeName};
 use tokio::sync::OwnedMutexGuard;
 
 use super::error::ApiError;
@@ -83,7 +83,7 @@ fn counted(model: &Model, tenant: &Tenant) -> TenantQuota {
         let spec = &service.service.spec;
         let id = (tenant.clone(), spec.task_definition.clone());
         let definition = model.definitions.get(&id).map(Arc::as_ref);
-        used = sum(&used, &share(definition, spec.launch_type, spec.count));
+        used = sum(&used, &share(definition, spec.launch_type, replicas_max(model, tenant, spec)));
         volumes.extend(definition.into_iter().flat_map(DefinitionRecord::mounted));
     }
     for task in model.live_tasks_of(tenant).filter(|task| task.task.spec.service.is_none()) {
@@ -98,6 +98,18 @@ fn counted(model: &Model, tenant: &Tenant) -> TenantQuota {
         definition_bytes: model.definition_bytes_of(tenant),
         secrets: model.secrets.iter().filter(|(owner, _)| owner == tenant).count() as u64,
         ..used
+    }
+}
+
+/// The most replicas that a service may come to by itself.
+pub(crate) fn replicas_max(model: &Model, tenant: &Tenant, spec: &ServiceSpec) -> u32 {
+    match (spec.scheduling, &spec.scaling) {
+        (SchedulingStrategy::Replica, None) => spec.count,
+        (SchedulingStrategy::Replica, Some(scaling)) => scaling.most().max(spec.count),
+        (SchedulingStrategy::Daemon, _) => {
+            let own = model.nodes.values().filter(|node| node.tenant.as_ref() == Some(tenant));
+            u32::try_from(own.count()).unwrap_or(u32::MAX)
+        }
     }
 }
 

@@ -151,9 +151,14 @@ routes! {
     POST "/v1/clusters/{cluster}/services/{service}/rollout" Deploy,
         "Pause or resume the rollout of a service, or bring an earlier revision back",
         (ChangeRollout) -> One(Service), rollouts::change;
+    POST "/v1/clusters/{cluster}/services/{service}/rebalance" Deploy,
+        "Spread the replicas of a service anew, one at a time",
+        () -> One(Service), rollouts::rebalance;
 
     GET "/v1/nodes" Read, "List nodes", () -> Page(Node), nodes::list;
     GET "/v1/nodes/{node}" Read, "Show a node", () -> One(Node), nodes::show;
+    PATCH "/v1/nodes/{node}" Manage, "Cordon a node, or change its labels and taints",
+        (UpdateNode) -> One(Node), nodes::update;
     DELETE "/v1/nodes/{node}" Manage, "Remove a node", () -> Nothing, nodes::remove;
     POST "/v1/nodes/{node}/drain" Manage, "Drain a node, or end that",
         (Drain) -> One(Node), nodes::drain;

@@ -1,11 +1,13 @@
 //! What the API takes and answers beyond the objects of `spec`. Every body refuses fields that it
 //! does not know.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use spec::{
     Capability, ClusterName, ContainerName, CredentialName, DeploymentSettings, LaunchType,
-    SecretName, SecretValue, ServiceName, TaskDefinition, TaskDefinitionId, TaskOverrides, Tenant,
-    TenantQuota, Timestamp,
+    Placement, Scaling, SchedulingStrategy, SecretName, SecretValue, ServiceName, Taint,
+    TaskDefinition, TaskDefinitionId, TaskOverrides, Tenant, TenantQuota, Timestamp,
 };
 use utoipa::ToSchema;
 
@@ -72,11 +74,46 @@ pub struct CreateService {
     /// Its name, and the first label of its host name.
     pub name: ServiceName,
     pub task_definition: TaskDefinitionId,
+    #[serde(default)]
     pub count: u32,
     pub launch_type: LaunchType,
     /// How another revision is brought into service.
     #[serde(default)]
     pub deployment: DeploymentSettings,
+    /// As many tasks as its count, or one on each node: then the count is left out.
+    #[serde(default, skip_serializing_if = "SchedulingStrategy::is_replica")]
+    pub scheduling: SchedulingStrategy,
+    /// Which nodes its tasks go to.
+    #[serde(default)]
+    pub placement: Placement,
+    /// 1 to 100, and 50 when left out: the higher one of the tenant's services is placed first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u8>,
+    /// What changes its count by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<Scaling>,
+}
+
+impl CreateService {
+    /// A number of tasks, and everything else as it usually is.
+    pub fn new(
+        name: ServiceName,
+        task_definition: TaskDefinitionId,
+        launch_type: LaunchType,
+        count: u32,
+    ) -> Self {
+        Self {
+            name,
+            task_definition,
+            count,
+            launch_type,
+            deployment: DeploymentSettings::default(),
+            scheduling: SchedulingStrategy::Replica,
+            placement: Placement::default(),
+            priority: None,
+            scaling: None,
+        }
+    }
 }
 
 /// The body of `PATCH /v1/clusters/CLUSTER/services/SERVICE`: what is left out stays.
@@ -90,6 +127,17 @@ pub struct UpdateService {
     /// All of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deployment: Option<DeploymentSettings>,
+    /// All of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u8>,
+    /// All of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<Scaling>,
+    /// Its count stays as it is from now on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub remove_scaling: bool,
     /// Only if the service is still at this generation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<u64>,
@@ -123,6 +171,30 @@ pub enum RolloutAction {
 pub struct Drain {
     /// True moves its service tasks elsewhere and gives it no new work; false takes that back.
     pub drain: bool,
+    /// After so many seconds what is still on it is stopped; it waits without end when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_seconds: Option<u64>,
+}
+
+/// The body of `PATCH /v1/nodes/NODE`: what is left out stays.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct UpdateNode {
+    /// Whether it takes no new task, while those that it has stay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cordoned: Option<bool>,
+    /// Labels that it is given beside its own, or in their place.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Names of such labels that it loses.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub remove_labels: Vec<String>,
+    /// In the place of those with the same key and effect.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub taints: Vec<Taint>,
+    /// Keys of taints that it loses.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub remove_taints: Vec<String>,
 }
 
 /// The body of `POST /v1/join-tokens`.

@@ -165,13 +165,12 @@ async fn one_tenant_sees_nothing_of_another() {
     other.create_cluster(&main).await.unwrap();
     other.register(&definition("cats", "cats")).await.unwrap();
     // A service's host name is the one that the ingress knows.
-    let wanted = CreateService {
-        name: "web".parse().unwrap(),
-        task_definition: "cats:1".parse().unwrap(),
-        count: 0,
-        launch_type: spec::LaunchType::Node,
-        deployment: spec::DeploymentSettings::default(),
-    };
+    let wanted = CreateService::new(
+        "web".parse().unwrap(),
+        "cats:1".parse().unwrap(),
+        spec::LaunchType::Node,
+        0,
+    );
     for (client, host) in
         [(&plane.client, "web.main.localhost"), (&other, "web.main.other.localhost")]
     {

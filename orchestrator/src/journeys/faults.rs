@@ -1,4 +1,5 @@
 use std::{
+    collections::BTreeMap,
     net::TcpListener,
     path::Path,
     process::{Child, Command, Stdio},
@@ -28,13 +29,8 @@ async fn a_restart_keeps_everything_and_restarts_no_task() {
     let (client, main) = (plane.client.clone(), "main".parse().unwrap());
     client.create_cluster(&main).await.unwrap();
     client.register(&definition("cats", "cats")).await.unwrap();
-    let service = CreateService {
-        name: "cats".parse().unwrap(),
-        task_definition: "cats:1".parse().unwrap(),
-        count: 2,
-        launch_type: LaunchType::Node,
-        deployment: spec::DeploymentSettings::default(),
-    };
+    let service =
+        CreateService::new("cats".parse().unwrap(), "cats:1".parse().unwrap(), LaunchType::Node, 2);
     client.create_service(&main, &service).await.unwrap();
     let mut node = plane.node("n1").await;
     until("two tasks are placed", || {
@@ -78,6 +74,10 @@ fn node_record() -> NodeRecord {
         spec: node_spec(),
         joined: now(),
         drain: false,
+        drain_deadline: None,
+        cordoned: false,
+        labels: BTreeMap::new(),
+        taints: Vec::new(),
         certificates: vec!["ab".to_owned()],
     }
 }
@@ -438,13 +438,8 @@ async fn many_changes_at_once_end_in_one_state() {
     client.create_cluster(&main).await.unwrap();
     client.register(&definition("cats", "cats")).await.unwrap();
     let agent = plane.node("n1").await.run();
-    let service = CreateService {
-        name: "cats".parse().unwrap(),
-        task_definition: "cats:1".parse().unwrap(),
-        count: 1,
-        launch_type: LaunchType::Node,
-        deployment: spec::DeploymentSettings::default(),
-    };
+    let service =
+        CreateService::new("cats".parse().unwrap(), "cats:1".parse().unwrap(), LaunchType::Node, 1);
     let created = join_all((0..10).map(|_| client.create_service(&main, &service))).await;
     assert_eq!(created.iter().filter(|result| result.is_ok()).count(), 1, "one winner");
     let name = "cats".parse().unwrap();
@@ -538,13 +533,8 @@ async fn a_node_that_falls_silent_is_replaced_and_loses_its_routes() {
     client.create_cluster(&main).await.unwrap();
     client.register(&definition("cats", "cats")).await.unwrap();
     let (first, second) = (plane.node("n1").await.run(), plane.node("n2").await.run());
-    let service = CreateService {
-        name: "cats".parse().unwrap(),
-        task_definition: "cats:1".parse().unwrap(),
-        count: 2,
-        launch_type: LaunchType::Node,
-        deployment: spec::DeploymentSettings::default(),
-    };
+    let service =
+        CreateService::new("cats".parse().unwrap(), "cats:1".parse().unwrap(), LaunchType::Node, 2);
     client.create_service(&main, &service).await.unwrap();
     let nodes = || async {
         let routes = client.routes().await.unwrap();

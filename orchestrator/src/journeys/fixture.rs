@@ -417,6 +417,7 @@ impl FakeNode {
                     phase: if task.stop { ContainerPhase::Exited } else { ContainerPhase::Running },
                     exit_code: task.stop.then_some(143),
                     reason: None,
+                    idle: false,
                     health: None,
                     restarts: 0,
                     ports: vec![PublishedPort {

@@ -6,13 +6,7 @@ use super::fixture::{TestControlPlane, definition, modes, until};
 use crate::{CreateJoinToken, CreateService, RunTask, UpdateService};
 
 fn service(name: &str, id: &str, count: u32) -> CreateService {
-    CreateService {
-        name: name.parse().unwrap(),
-        task_definition: id.parse().unwrap(),
-        count,
-        launch_type: LaunchType::Node,
-        deployment: spec::DeploymentSettings::default(),
-    }
+    CreateService::new(name.parse().unwrap(), id.parse().unwrap(), LaunchType::Node, count)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -282,7 +276,7 @@ async fn refused_requests_say_what_to_do_next() {
             "/v1/clusters/main/tasks",
             run("native:1", "pool", 1),
             400,
-            "`native:1` has a native image, and the pool runs none",
+            "`native:1` has a native image, and no node of the pool",
             "launch it on a node of yours",
         ),
         (

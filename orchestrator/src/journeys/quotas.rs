@@ -55,12 +55,13 @@ async fn a_tenant_has_no_more_than_its_quota_of_anything() {
         "tokens=2",
     ];
     plane.client.change_quota(&acme, &change(&quota)).await.unwrap();
-    let service = |name: &str, count| CreateService {
-        name: name.parse().unwrap(),
-        task_definition: "cats:1".parse().unwrap(),
-        count,
-        launch_type: LaunchType::Node,
-        deployment: spec::DeploymentSettings::default(),
+    let service = |name: &str, count| {
+        CreateService::new(
+            name.parse().unwrap(),
+            "cats:1".parse().unwrap(),
+            LaunchType::Node,
+            count,
+        )
     };
     let run = |family: &str, count| RunTask {
         task_definition: format!("{family}:1").parse().unwrap(),

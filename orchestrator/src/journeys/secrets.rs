@@ -206,13 +206,12 @@ async fn a_task_waits_for_a_secret_that_is_not_there_and_says_how_to_make_it() {
     client.create_cluster(&main).await.unwrap();
     client.register(&with("needs", &["secret:key"])).await.unwrap();
     let task = run(client, "needs:1").await;
-    let service = CreateService {
-        name: "needs".parse().unwrap(),
-        task_definition: "needs:1".parse().unwrap(),
-        count: 1,
-        launch_type: LaunchType::Pool,
-        deployment: spec::DeploymentSettings::default(),
-    };
+    let service = CreateService::new(
+        "needs".parse().unwrap(),
+        "needs:1".parse().unwrap(),
+        LaunchType::Pool,
+        1,
+    );
     client.create_service(&main, &service).await.unwrap();
     let why = "there is no secret `key`, which its role grants: margay secret create key FILE";
     until("the task says what it waits for", || async {

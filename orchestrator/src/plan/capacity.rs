@@ -1,16 +1,24 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
-use spec::{LaunchType, NodeCondition, NodeId, TaskId, Tenant, VolumeName};
+use spec::{
+    LaunchType, NodeCondition, NodeId, Placement, PlacementConstraint, TaskId, Tenant, VolumeName,
+};
 
-use super::reason::Lack;
+use super::{Observed, reason::Lack};
 use crate::{
     limits::{CONTAINER_CPU_MILLIS_MIN, CONTAINER_MEMORY_BYTES_MIN, TASKS_PER_NODE_MAX},
     state::{
         model::Model,
         objects::Runs,
-        records::{DefinitionRecord, NodeRecord, ServiceKey, TaskRecord},
+        records::{DefinitionRecord, NodeRecord, ServiceKey, TaskKey, TaskRecord},
     },
 };
+
+/// A replica of a service.
+pub(super) type ReplicaKey = (ServiceKey, u32);
 
 /// What nodes have left while a plan is made. It only shrinks: a task that this plan stops still
 /// has its share.
@@ -18,6 +26,7 @@ pub(super) struct Capacity<'a> {
     pub nodes: BTreeMap<&'a NodeId, NodeCapacity<'a>>,
     /// Tasks that may be writing to a volume.
     writers: BTreeMap<(Tenant, VolumeName), Vec<TaskId>>,
+    idle: &'a BTreeSet<TaskKey>,
 }
 
 /// One node.
@@ -27,6 +36,8 @@ pub(super) struct NodeCapacity<'a> {
     pub left: Left,
     /// Of each service, without tasks that were asked to end.
     replicas: BTreeMap<ServiceKey, usize>,
+    /// What is kept for replicas that are between two tasks.
+    pub holds: BTreeMap<ReplicaKey, Share>,
 }
 
 /// What a node has left.
@@ -39,20 +50,39 @@ pub(super) struct Left {
     ports_taken: BTreeSet<u16>,
 }
 
+/// What a task takes of a node.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Share {
+    pub cpu_millis: u64,
+    pub memory_bytes: u64,
+    pub tasks: usize,
+    pub ports: BTreeSet<u16>,
+}
+
 /// A task that needs a node.
 pub(super) struct PlacementRequest<'a> {
     pub task: &'a TaskRecord,
     pub definition: &'a DefinitionRecord,
     /// The service whose replicas to spread.
     pub service: Option<&'a ServiceKey>,
+    pub placement: &'a Placement,
+    /// The one node that its task is for, as of a daemon.
+    pub only: Option<&'a NodeId>,
     /// Nodes to take only when no other will do.
     pub avoid: Vec<&'a NodeId>,
+}
+
+impl PlacementRequest<'_> {
+    /// The replica that it is for.
+    fn replica(&self) -> Option<ReplicaKey> {
+        Some((self.service?.clone(), self.task.slot?.ordinal))
+    }
 }
 
 impl<'a> Capacity<'a> {
     /// What every task that has not ended leaves of each node. A task whose node is silent still
     /// counts there: it may well be running.
-    pub fn left_on(model: &'a Model, conditions: &BTreeMap<NodeId, NodeCondition>) -> Self {
+    pub fn left_on(model: &'a Model, observed: &'a Observed) -> Self {
         let nodes = model.nodes.iter().map(|(id, node)| {
             let left = Left {
                 cpu_millis: u64::from(node.spec.capacity.cpu_millis),
@@ -60,33 +90,52 @@ impl<'a> Capacity<'a> {
                 tasks: 0,
                 ports_taken: BTreeSet::new(),
             };
-            let condition = conditions.get(id).copied().unwrap_or(NodeCondition::Disconnected);
-            (id, NodeCapacity { node, condition, left, replicas: BTreeMap::new() })
+            let condition = observed.condition(id);
+            let (replicas, holds) = (BTreeMap::new(), BTreeMap::new());
+            (id, NodeCapacity { node, condition, left, replicas, holds })
         });
-        let mut capacity = Self { nodes: nodes.collect(), writers: BTreeMap::new() };
+        let (nodes, writers) = (nodes.collect(), BTreeMap::new());
+        let mut capacity = Self { nodes, writers, idle: &observed.idle };
         for record in model.tasks.values().map(|stored| &stored.value) {
-            let node = record.task.spec.node.as_ref();
-            let Some(node) = node.and_then(|node| capacity.nodes.get_mut(node)) else { continue };
             if record.has_ended() {
                 continue;
             }
-            node.left.tasks += 1;
+            let definition = model.definition_of(record);
+            let share = definition.map(|definition| capacity.share_of(record, definition));
+            let node = record.task.spec.node.as_ref();
+            let Some(node) = node.and_then(|node| capacity.nodes.get_mut(node)) else { continue };
             if let (Some(service), true) = (record.service_key(), record.is_wanted()) {
                 *node.replicas.entry(service).or_default() += 1;
             }
-            if let Some(definition) = model.definition_of(record) {
-                node.left.take(definition);
+            match share {
+                Some(share) => node.left.take(&share),
+                None => node.left.tasks += 1,
+            }
+            if let Some(definition) = definition {
                 capacity.write(record, definition);
             }
         }
+        capacity.hold_places(model);
         capacity
+    }
+
+    /// What a task has of its node. One without a process takes no processor; its memory is kept
+    /// for its next request.
+    pub fn share_of(&self, record: &TaskRecord, definition: &DefinitionRecord) -> Share {
+        let share = Share::of(definition);
+        match self.idle.contains(&record.key()) {
+            true => Share { cpu_millis: 0, ..share },
+            false => share,
+        }
     }
 
     /// Takes the share of `request` on `node`.
     pub fn take(&mut self, request: &PlacementRequest<'_>, node: &NodeId) {
+        if let Some(replica) = request.replica() {
+            self.release(&replica);
+        }
         let node = self.nodes.get_mut(node).expect("it was found in here");
-        node.left.tasks += 1;
-        node.left.take(request.definition);
+        node.left.take(&Share::of(request.definition));
         if let Some(service) = request.service {
             *node.replicas.entry(service.clone()).or_default() += 1;
         }
@@ -119,16 +168,45 @@ impl<'a> Capacity<'a> {
 impl NodeCapacity<'_> {
     /// Whether its tasks may be of this tenant and launch type.
     pub fn offers(&self, request: &PlacementRequest<'_>) -> bool {
-        match request.task.task.spec.launch_type {
-            LaunchType::Node => self.node.tenant.as_ref() == Some(&request.task.tenant),
-            LaunchType::Pool => self.node.in_pool(),
-        }
+        let is_it = request.only.is_none_or(|only| *only == self.node.id);
+        is_it && self.node.takes(&request.task.tenant, request.task.task.spec.launch_type)
     }
 
-    /// The first thing that `request` needs and this node, with `left` on it, lacks.
+    pub fn condition(&self) -> NodeCondition {
+        self.condition
+    }
+
+    /// Whether it is of the kind that `request` is for, whatever it has left.
+    pub fn suits(&self, request: &PlacementRequest<'_>) -> bool {
+        !self.node.repels(&request.placement.tolerations)
+            && self.meets(0, request)
+            && self.runs(request.definition)
+            && !self.is_without_consent(request)
+    }
+
+    /// Whether it takes new tasks at all.
+    pub fn is_open(&self) -> bool {
+        self.condition == NodeCondition::Ready && !self.node.drain && !self.node.cordoned
+    }
+
+    /// What is left for `request`: without what is kept for others.
+    pub fn left_for(&self, request: &PlacementRequest<'_>) -> Cow<'_, Left> {
+        if self.holds.is_empty() {
+            return Cow::Borrowed(&self.left);
+        }
+        let own = request.replica();
+        let mut left = self.left.clone();
+        let others = self.holds.iter().filter(|(replica, _)| own.as_ref() != Some(*replica));
+        others.for_each(|(_, share)| left.take(share));
+        Cow::Owned(left)
+    }
+
+    /// The first thing that `request` needs and this node lacks, with `left` on it and so many
+    /// replicas of the same service.
     pub fn lack(
         &self,
         left: &Left,
+        replicas: usize,
         request: &PlacementRequest<'_>,
         volume_node: Option<&NodeId>,
     ) -> Option<Lack> {
@@ -138,11 +216,25 @@ impl NodeCapacity<'_> {
         if self.condition != NodeCondition::Ready {
             return Some(Lack::NotReady);
         }
-        if self.node.drain {
+        // A daemon serves what is still on its node, and goes last.
+        let is_daemon = request.only.is_some();
+        if self.node.drain && !is_daemon {
             return Some(Lack::Drained);
+        }
+        if self.node.cordoned && !is_daemon {
+            return Some(Lack::Cordoned);
+        }
+        if self.node.repels(&request.placement.tolerations) {
+            return Some(Lack::Taint);
+        }
+        if !self.meets(replicas, request) {
+            return Some(Lack::Constraint);
         }
         if !self.runs(request.definition) {
             return Some(Lack::OciRuntime);
+        }
+        if self.is_without_consent(request) {
+            return Some(Lack::PoolNative);
         }
         let mut ports = host_ports(request.definition);
         if let Some(port) = ports.find(|port| left.ports_taken.contains(port)) {
@@ -157,6 +249,16 @@ impl NodeCapacity<'_> {
         )
     }
 
+    /// Whether it is what `request` and its definition say that a node must be.
+    fn meets(&self, replicas: usize, request: &PlacementRequest<'_>) -> bool {
+        let own = request.placement.constraints.iter().all(|constraint| match constraint {
+            PlacementConstraint::DistinctInstance => replicas == 0,
+            PlacementConstraint::MemberOf(expression) => self.fulfils(expression, request),
+        });
+        let mut of_definition = request.definition.definition.placement_constraints.iter();
+        own && of_definition.all(|expression| self.fulfils(expression, request))
+    }
+
     pub fn replicas_of(&self, service: Option<&ServiceKey>) -> usize {
         service.and_then(|key| self.replicas.get(key)).copied().unwrap_or_default()
     }
@@ -169,26 +271,39 @@ impl NodeCapacity<'_> {
             }
         })
     }
+
+    /// Programs of other tenants run in a kernel that they share with the node's own, so its
+    /// operator has to consent.
+    fn is_without_consent(&self, request: &PlacementRequest<'_>) -> bool {
+        request.task.task.spec.launch_type == LaunchType::Pool
+            && request.definition.is_native()
+            && !self.node.takes_native_of_pool()
+    }
 }
 
 impl Left {
-    fn take(&mut self, definition: &DefinitionRecord) {
-        let (cpu, memory) = reserved(definition);
-        self.cpu_millis = self.cpu_millis.saturating_sub(cpu);
-        self.memory_bytes = self.memory_bytes.saturating_sub(memory);
-        self.ports_taken.extend(host_ports(definition));
+    fn take(&mut self, share: &Share) {
+        self.cpu_millis = self.cpu_millis.saturating_sub(share.cpu_millis);
+        self.memory_bytes = self.memory_bytes.saturating_sub(share.memory_bytes);
+        self.tasks += share.tasks;
+        self.ports_taken.extend(&share.ports);
     }
 
-    /// What would be left without one task of `definition`.
-    pub fn without(&self, definition: &DefinitionRecord) -> Self {
-        let (cpu, memory) = reserved(definition);
-        let freed: BTreeSet<u16> = host_ports(definition).collect();
+    /// What would be left without a task that has `share`.
+    pub fn without(&self, share: &Share) -> Self {
         Self {
-            cpu_millis: self.cpu_millis + cpu,
-            memory_bytes: self.memory_bytes.saturating_add(memory),
-            tasks: self.tasks.saturating_sub(1),
-            ports_taken: self.ports_taken.difference(&freed).copied().collect(),
+            cpu_millis: self.cpu_millis + share.cpu_millis,
+            memory_bytes: self.memory_bytes.saturating_add(share.memory_bytes),
+            tasks: self.tasks.saturating_sub(share.tasks),
+            ports_taken: self.ports_taken.difference(&share.ports).copied().collect(),
         }
+    }
+}
+
+impl Share {
+    pub fn of(definition: &DefinitionRecord) -> Self {
+        let (cpu_millis, memory_bytes) = reserved(definition);
+        Self { cpu_millis, memory_bytes, tasks: 1, ports: host_ports(definition).collect() }
     }
 }
 

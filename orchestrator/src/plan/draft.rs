@@ -1,9 +1,11 @@
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
-use spec::{NodeCondition, NodeId, SecretName, TaskPhase, Tenant, Timestamp, VolumeName};
+use spec::{
+    NodeCondition, NodeId, Placement, SecretName, TaskPhase, Tenant, Timestamp, VolumeName,
+};
 
 use super::{
-    Plan, Step, Subject,
+    Observed, Plan, Step, Subject,
     capacity::{Capacity, PlacementRequest},
     reason::{TaskReason, Unplaceable, Waiting},
 };
@@ -19,7 +21,7 @@ use crate::{
 /// A plan in the making.
 pub(super) struct Draft<'a> {
     pub model: &'a Model,
-    conditions: &'a BTreeMap<NodeId, NodeCondition>,
+    pub observed: &'a Observed,
     pub now: Timestamp,
     pub capacity: Capacity<'a>,
     /// With those that this plan makes.
@@ -30,24 +32,20 @@ pub(super) struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    pub fn new(
-        model: &'a Model,
-        conditions: &'a BTreeMap<NodeId, NodeCondition>,
-        now: Timestamp,
-    ) -> Self {
+    pub fn new(model: &'a Model, observed: &'a Observed, now: Timestamp) -> Self {
         Self {
             model,
-            conditions,
+            observed,
             now,
-            capacity: Capacity::left_on(model, conditions),
+            capacity: Capacity::left_on(model, observed),
             volumes: model.volumes.clone(),
             changed: BTreeMap::new(),
             plan: Plan::default(),
         }
     }
 
-    fn is_disconnected(&self, node: &NodeId) -> bool {
-        self.conditions.get(node).is_none_or(|known| *known == NodeCondition::Disconnected)
+    pub fn is_disconnected(&self, node: &NodeId) -> bool {
+        self.observed.condition(node) == NodeCondition::Disconnected
     }
 
     /// Whether the task has a node that is there and not disconnected.
@@ -84,6 +82,16 @@ impl<'a> Draft<'a> {
         self.change(task, next, Vec::new());
     }
 
+    /// Ends a task on a node that is drained when the time for that is over.
+    pub fn end_drain(&mut self, task: &Stored<TaskRecord>) {
+        let record = &task.value;
+        let node = record.task.spec.node.as_ref().and_then(|node| self.model.nodes.get(node));
+        let Some(node) = node.filter(|node| node.drain && record.is_wanted()) else { return };
+        if node.drain_deadline.is_some_and(|deadline| deadline <= self.now) {
+            self.stop(task, TaskReason::DrainDeadline(node.id.clone()));
+        }
+    }
+
     /// A standalone task that has no node yet.
     pub fn place_standalone(&mut self, task: &Stored<TaskRecord>) {
         let record = &task.value;
@@ -107,8 +115,15 @@ impl<'a> Draft<'a> {
         let definition = self.model.definition_of(record);
         let definition = definition.ok_or_else(|| Waiting::MissingDefinition(id.clone()))?;
         self.check_secrets(&record.tenant, definition)?;
-        let request =
-            PlacementRequest { task: record, definition, service: None, avoid: Vec::new() };
+        let placement = Placement::default();
+        let request = PlacementRequest {
+            task: record,
+            definition,
+            service: None,
+            placement: &placement,
+            only: None,
+            avoid: Vec::new(),
+        };
         self.place(&request).map_err(Waiting::Unplaceable)
     }
 
@@ -169,7 +184,7 @@ impl<'a> Draft<'a> {
     }
 
     /// The first decision about a task stands: a second one would be made from the same old record.
-    fn change(&mut self, task: &Stored<TaskRecord>, next: TaskRecord, volumes: Vec<Volume>) {
+    pub fn change(&mut self, task: &Stored<TaskRecord>, next: TaskRecord, volumes: Vec<Volume>) {
         let Entry::Vacant(decision) = self.changed.entry(next.key()) else { return };
         decision.insert(self.plan.steps.len());
         self.plan.steps.push(Step::Change {

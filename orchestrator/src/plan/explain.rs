@@ -1,14 +1,13 @@
 //! Why something is as it is, and the line that would change it: read from the model, from what
 //! nodes report, and from the reasons of the plan. Pure: the same inputs say the same.
 
-use std::collections::BTreeMap;
-
 use spec::{
     ClusterName, ContainerStatus, DeploymentState, Explanation, ExplanationCause, LaunchType,
-    NodeCondition, NodeId, NodeStatus, Service, TaskPhase, Timestamp,
+    NodeCondition, NodeStatus, Service, TaskPhase, Timestamp,
 };
 
 use super::{
+    Observed,
     capacity::Capacity,
     reason::{Lack, Unplaceable, Waiting, cpus, memory},
 };
@@ -32,7 +31,8 @@ pub(crate) fn service(
     waiting: Option<&Waiting>,
 ) -> Explanation {
     let (_, cluster, name) = key;
-    let (ready, count) = (shown.status.ready, shown.spec.count);
+    let ready = shown.status.ready;
+    let count = shown.status.desired.unwrap_or(shown.spec.count);
     let at = format!("{name} --cluster {cluster}");
     let mut causes: Vec<_> = waiting.into_iter().flat_map(waits).collect();
     if record.rollout.paused {
@@ -184,6 +184,9 @@ fn waits(waiting: &Waiting) -> Vec<ExplanationCause> {
         causes.extend(nodes.iter().map(|(node, lack)| {
             let change = match lack {
                 Lack::Drained => Some(format!("margay node drain --undo {node}")),
+                Lack::Cordoned => Some(format!("margay node uncordon {node}")),
+                Lack::Taint => Some(format!("margay node inspect {node}")),
+                Lack::PoolNative => Some("at that node: margay node --pool-native".to_owned()),
                 Lack::NotReady => Some(format!("margay explain node {node}")),
                 _ => None,
             };
@@ -196,7 +199,7 @@ fn waits(waiting: &Waiting) -> Vec<ExplanationCause> {
 /// Why a node takes the tasks that it takes.
 pub(crate) fn node(
     model: &Model,
-    conditions: &BTreeMap<NodeId, NodeCondition>,
+    observed: &Observed,
     record: &NodeRecord,
     status: &NodeStatus,
     now: Timestamp,
@@ -220,8 +223,17 @@ pub(crate) fn node(
         let undo = format!("margay node drain --undo {id}");
         causes.push(because("it was drained: no task is placed on it", Some(undo)));
     }
+    if record.cordoned {
+        let undo = format!("margay node uncordon {id}");
+        causes.push(because("it is cordoned: it takes no new task", Some(undo)));
+    }
+    for taint in &record.taints {
+        let undo = format!("margay node update {id} --taint-rm {}", taint.key);
+        let why = format!("it has the taint `{taint}`: tasks that do not tolerate it stay away");
+        causes.push(because(why, Some(undo)));
+    }
     let tasks = model.tasks_on(id).count();
-    let capacity = Capacity::left_on(model, conditions);
+    let capacity = Capacity::left_on(model, observed);
     if let Some(node) = capacity.nodes.get(id) {
         let all = record.spec.capacity;
         causes.push(because(
@@ -328,7 +340,7 @@ mod tests {
     use std::sync::Arc;
 
     use serde_json::json;
-    use spec::{Task, VolumeName};
+    use spec::{NodeId, Task, VolumeName};
 
     use super::*;
     use crate::{plan::reason::Demand, state::records::Stored};
@@ -413,6 +425,7 @@ mod tests {
             memory_bytes: 64 << 20,
             host_ports: Vec::new(),
             architectures: Vec::new(),
+            constraints: Vec::new(),
             volume_node: None,
         };
         let node = |name: &str| -> NodeId { name.parse().unwrap() };
@@ -468,7 +481,7 @@ mod tests {
         };
         let now = Timestamp::from_millis(47_000);
         assert_eq!(
-            told(&node(&model, &BTreeMap::new(), &node_record, &status, now)),
+            told(&node(&model, &Observed::default(), &node_record, &status, now)),
             "node `n1`: it is disconnected: its tasks are replaced elsewhere\n\
              its last report came 42 s ago -> start its agent on that machine: margay node; or: \
              margay up\n\

@@ -2,11 +2,16 @@
 //! functions over values. The reconciler beside them writes the steps.
 
 mod capacity; // what nodes have left
+mod holds; // what is kept of a node for replicas between two tasks
+mod attributes; // what placement expressions ask about nodes
 mod placement; // the best node for a task, or what each node lacks
 mod draft; // a plan in the making
 mod rollout; // how far a deployment has come
 mod revisions; // which revision each replica should be of
+mod daemon; // which replicas a service has
 mod replicas; // the replicas of one service
+mod rebalance; // moves that spread replicas better
+mod scaling; // counts that follow load and the clock
 mod reason; // why something waits, and why a task ends
 pub(crate) mod explain; // why something is as it is, and the line that would change it
 pub(crate) mod events; // what happened to objects, read from their records
@@ -16,9 +21,12 @@ mod reconciler; // writes what was decided
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
-use spec::{NodeCondition, NodeId, Timestamp};
+use spec::{LaunchType, NodeCondition, NodeId, Tenant, Timestamp};
 use store::Rev;
 
 use crate::state::{
@@ -33,6 +41,7 @@ use reason::TaskReason;
 pub(crate) use reason::{Waiting, secret_create_command};
 pub(crate) use reconciler::Reconciler;
 pub(crate) use routes::HostNames;
+pub(crate) use scaling::Load;
 
 /// Every step that moves what is there towards what was asked for. Each is harmless when it comes
 /// too late.
@@ -40,6 +49,27 @@ pub(crate) use routes::HostNames;
 pub(crate) struct Plan {
     pub steps: Vec<Step>,
     pub waiting: BTreeMap<Subject, Waiting>,
+    /// How many replicas each service should have.
+    pub desired: BTreeMap<ServiceKey, u32>,
+}
+
+/// What is seen of nodes and tasks, and stands in no record.
+#[derive(Debug, Default)]
+pub(crate) struct Observed {
+    pub conditions: BTreeMap<NodeId, NodeCondition>,
+    /// Tasks that wait for a request without a process.
+    pub idle: BTreeSet<TaskKey>,
+    /// Of services that scale by it.
+    pub loads: BTreeMap<ServiceKey, Load>,
+    /// What the last plan found to wait.
+    pub waiting: BTreeMap<Subject, Waiting>,
+}
+
+impl Observed {
+    /// A node that nothing is known of counts as disconnected.
+    fn condition(&self, node: &NodeId) -> NodeCondition {
+        self.conditions.get(node).copied().unwrap_or(NodeCondition::Disconnected)
+    }
 }
 
 /// One write.
@@ -62,14 +92,9 @@ pub(crate) enum Subject {
     Task(TaskKey),
 }
 
-/// Every step that moves what is there towards what was asked for. Same inputs, same plan. A node
-/// that is missing in `conditions` counts as disconnected.
-pub(crate) fn plan(
-    model: &Model,
-    conditions: &BTreeMap<NodeId, NodeCondition>,
-    now: Timestamp,
-) -> Plan {
-    let mut draft = Draft::new(model, conditions, now);
+/// Every step that moves what is there towards what was asked for. Same inputs, same plan.
+pub(crate) fn plan(model: &Model, observed: &Observed, now: Timestamp) -> Plan {
+    let mut draft = Draft::new(model, observed, now);
     let mut replicas: BTreeMap<ServiceKey, Vec<&Stored<TaskRecord>>> = BTreeMap::new();
     for task in model.tasks.values() {
         match task.value.service_key() {
@@ -77,8 +102,9 @@ pub(crate) fn plan(
             None => draft.place_standalone(task),
         }
         draft.settle(task);
+        draft.end_drain(task);
     }
-    for (key, service) in &model.services {
+    for (key, service) in in_turn(model) {
         let tasks = replicas.remove(key).unwrap_or_default();
         draft.plan_service(key, service, &tasks);
     }
@@ -87,6 +113,25 @@ pub(crate) fn plan(
     }
     draft.forget_old();
     draft.plan
+}
+
+/// Services in the order in which they take what is left. In the pool the tenant that has least of
+/// it comes first, and a tenant says itself which of its services does.
+fn in_turn(model: &Model) -> Vec<(&ServiceKey, &Stored<ServiceRecord>)> {
+    let mut shares: BTreeMap<&Tenant, u64> = BTreeMap::new();
+    for record in model.tasks.values().map(|stored| &stored.value) {
+        if record.task.spec.launch_type == LaunchType::Pool && !record.has_ended() {
+            let bytes = model.definition_of(record).map_or(0, |definition| reserved(definition).1);
+            *shares.entry(&record.tenant).or_default() += bytes;
+        }
+    }
+    let services = model.services.iter().map(|(key, stored)| (key, &**stored));
+    let mut services: Vec<(&ServiceKey, &Stored<ServiceRecord>)> = services.collect();
+    services.sort_by_key(|(key, stored)| {
+        let share = shares.get(&key.0).copied().unwrap_or_default();
+        (share, &key.0, std::cmp::Reverse(stored.value.service.spec.priority))
+    });
+    services
 }
 
 impl fmt::Display for Step {
@@ -100,6 +145,9 @@ impl fmt::Display for Step {
                 let (status, node) = (&task.task.status, task.task.spec.node.as_ref());
                 write!(f, "{} is {:?}", task.id(), status.phase)?;
                 node.map_or(Ok(()), |node| write!(f, " on {node}"))?;
+                if task.moving && task.is_wanted() {
+                    f.write_str(", and is to move")?;
+                }
                 status.reason.as_ref().map_or(Ok(()), |reason| write!(f, ": {reason}"))
             }
             Self::Service { key: (.., name), service, .. } => {

@@ -55,6 +55,8 @@ pub(crate) struct Demand {
     pub host_ports: Vec<u16>,
     /// Of native images; empty when every image is WebAssembly.
     pub architectures: Vec<String>,
+    /// What must hold for its node, as it is written.
+    pub constraints: Vec<String>,
     /// The node that its volumes are on.
     pub volume_node: Option<NodeId>,
 }
@@ -65,7 +67,12 @@ pub(crate) enum Lack {
     Volume,
     NotReady,
     Drained,
+    Cordoned,
+    Taint,
+    Constraint,
     OciRuntime,
+    /// Its operator lets no Linux program of other tenants run there.
+    PoolNative,
     HostPort(u16),
     TaskLimit,
     /// What is left is less than what is asked for.
@@ -83,6 +90,8 @@ pub(crate) enum TaskReason {
     NodeDisconnected(NodeId),
     ServiceDeleted,
     ScaledDown,
+    /// The node of a daemon is not for it any more.
+    NodeNotForIt,
     /// The original is back, or started first.
     RunsInItsPlace(TaskId),
     ReplacedBy(TaskId),
@@ -90,6 +99,8 @@ pub(crate) enum TaskReason {
     MakesRoom,
     /// It failed before it was ready.
     NotReady(String),
+    /// Its node is drained, and the time for that is over.
+    DrainDeadline(NodeId),
 }
 
 impl fmt::Display for Waiting {
@@ -166,6 +177,22 @@ impl Demand {
                  {node}"
             ),
             (Lack::Drained, None) => f.write_str("every node that could take it is drained"),
+            (Lack::Cordoned, _) => {
+                f.write_str("every node that could take it is cordoned: margay node uncordon NODE")
+            }
+            (Lack::Taint, _) => f.write_str(
+                "every node that could take it has a taint that it does not tolerate: margay node \
+                 inspect shows taints, and `--tolerate KEY` tolerates one",
+            ),
+            (Lack::Constraint, _) => {
+                let all: Vec<String> =
+                    self.constraints.iter().map(|line| format!("`{line}`")).collect();
+                write!(f, "no node that could take it meets {}", all.join(" and "))
+            }
+            (Lack::PoolNative, _) => f.write_str(
+                "it is a native image, and the operator of no node of the pool lets those of \
+                 other tenants run there: `--pool-native` at a node does",
+            ),
             (Lack::OciRuntime, _) => {
                 f.write_str("it is a native image")?;
                 if !self.architectures.is_empty() {
@@ -196,6 +223,10 @@ impl fmt::Display for Lack {
             Self::Volume => f.write_str("does not have the volume"),
             Self::NotReady => f.write_str("is not ready"),
             Self::Drained => f.write_str("is drained"),
+            Self::Cordoned => f.write_str("is cordoned"),
+            Self::Taint => f.write_str("has a taint that is not tolerated"),
+            Self::Constraint => f.write_str("does not meet the constraints"),
+            Self::PoolNative => f.write_str("runs no native images of other tenants"),
             Self::OciRuntime => f.write_str("has no OCI runtime for the image"),
             Self::HostPort(port) => write!(f, "has given host port {port}"),
             Self::TaskLimit => write!(f, "has {TASKS_PER_NODE_MAX} tasks"),
@@ -214,11 +245,15 @@ impl fmt::Display for TaskReason {
             Self::NodeDisconnected(node) => write!(f, "its node `{node}` is disconnected"),
             Self::ServiceDeleted => f.write_str("its service was deleted"),
             Self::ScaledDown => f.write_str("its service was scaled down"),
+            Self::NodeNotForIt => f.write_str("its node takes no task of its service any more"),
             Self::RunsInItsPlace(task) => write!(f, "`{task}` runs in its place"),
             Self::ReplacedBy(task) => write!(f, "`{task}` replaces it"),
             Self::VolumeHandover => f.write_str("its replacement writes to the same volume"),
             Self::MakesRoom => f.write_str("it makes room for its replacement"),
             Self::NotReady(why) => f.write_str(why),
+            Self::DrainDeadline(node) => {
+                write!(f, "its node `{node}` is drained, and the deadline for that has passed")
+            }
         }
     }
 }

@@ -9,10 +9,13 @@ use spec::NodeId;
 use store::{Delivery, Query, Txn, Watch};
 use tokio::time::interval;
 
-use super::{NodeWatch, Plan, Step, Subject, Waiting, plan};
+use super::{NodeWatch, Observed, Plan, Step, Subject, Waiting, plan, scaling};
 use crate::{
     limits::{PASSES_MAX, STEPS_AT_ONCE, TICK},
-    state::{Shared, State, keys, now, records::Guarded},
+    state::{
+        Shared, State, keys, now,
+        records::{Guarded, ServiceKey},
+    },
 };
 
 /// Follows the store, and moves what is there towards what was asked for.
@@ -20,6 +23,7 @@ pub(crate) struct Reconciler {
     state: Arc<State>,
     node_watch: Arc<NodeWatch>,
     waiting: Shared<BTreeMap<Subject, Waiting>>,
+    desired: Shared<BTreeMap<ServiceKey, u32>>,
 }
 
 /// Why the reconciler stops following.
@@ -46,12 +50,17 @@ struct Follower<'a> {
 
 impl Reconciler {
     pub fn new(state: Arc<State>, node_watch: Arc<NodeWatch>) -> Self {
-        Self { state, node_watch, waiting: Shared::default() }
+        Self { state, node_watch, waiting: Shared::default(), desired: Shared::default() }
     }
 
     /// Why a service or a task waits, as of the last plan.
     pub fn waiting(&self, subject: &Subject) -> Option<Waiting> {
         self.waiting.read().get(subject).cloned()
+    }
+
+    /// How many replicas a service should have, as of the last plan.
+    pub fn desired(&self, service: &ServiceKey) -> Option<u32> {
+        self.desired.read().get(service).copied()
     }
 
     /// Runs until the store writes no more. Every pass looks at everything, so an event that got
@@ -100,12 +109,18 @@ impl Reconciler {
     async fn pass(&self, follower: &mut Follower<'_>) -> Result<(), Interrupted> {
         for _ in 0..PASSES_MAX {
             self.node_watch.wake(&std::mem::take(&mut follower.touched));
-            let Plan { steps, waiting } = {
+            let Plan { steps, waiting, desired } = {
                 let model = self.state.model();
-                let conditions = self.state.reports.conditions(model.nodes.keys());
-                plan(&model, &conditions, now())
+                let reports = &self.state.reports;
+                let observed = Observed {
+                    conditions: reports.conditions(model.nodes.keys()),
+                    idle: reports.idle(),
+                    loads: scaling::loads(&model, reports),
+                    waiting: self.waiting.read().clone(),
+                };
+                plan(&model, &observed, now())
             };
-            *self.waiting.write() = waiting;
+            (*self.waiting.write(), *self.desired.write()) = (waiting, desired);
             if steps.is_empty() {
                 return Ok(());
             }

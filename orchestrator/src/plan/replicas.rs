@@ -1,15 +1,16 @@
 use std::{borrow::Cow, time::Duration};
 
-use spec::{Digest, NodeId, Service, TaskId, TaskPhase, TaskSpec};
+use spec::{Digest, NodeId, SchedulingStrategy, Service, TaskId, TaskPhase, TaskSpec, Toleration};
 use store::Rev;
 
 use super::{
     Step, Subject,
     capacity::PlacementRequest,
+    daemon::{Ordinals, Replicas},
     draft::Draft,
     reason::{Lack, TaskReason, Unplaceable, Waiting},
-    revisions::{Replicas, Revision, Revisions},
-    rollout,
+    revisions::{Revision, Revisions},
+    rollout, scaling,
 };
 use crate::{
     limits::{AVOIDED_FOR, BACK_OFF_MAX, STEADY_AFTER},
@@ -34,6 +35,8 @@ struct ServicePlan<'p, 'a> {
     create_rev: Rev,
     service: &'p Service,
     revisions: Revisions<'a>,
+    /// How many replicas there should be.
+    count: u32,
     /// Whether a replica is on its way up or down, so that no further one is stopped to make room.
     in_flux: bool,
     /// Tasks that are meant to run, and those of them that are ready.
@@ -47,10 +50,13 @@ struct Replica<'p, 'a> {
     tasks: &'p [&'p Stored<TaskRecord>],
     /// What it should be of.
     revision: Revision<'a>,
+    /// The one node that it is for, as of a daemon.
+    only: Option<NodeId>,
+    tolerations: &'p [Toleration],
 }
 
 impl<'a> Draft<'a> {
-    /// One live task for each ordinal below the count, and none above.
+    /// One live task for each ordinal that the service should have, and no other.
     pub(super) fn plan_service(
         &mut self,
         key: &ServiceKey,
@@ -62,9 +68,11 @@ impl<'a> Draft<'a> {
             let ordinal = task.value.slot.map_or(u32::MAX, |slot| slot.ordinal);
             replicas.entry(ordinal).or_default().push(task);
         }
-        let record = self.advance(key, stored, tasks, &replicas);
+        let ordinals = self.ordinals(key, &stored.value, &replicas);
+        self.plan.desired.insert(key.clone(), ordinals.count());
+        let record = self.advance(key, stored, tasks, (&ordinals, &replicas));
         let service = &record.service;
-        let revisions = match self.revisions(key, &record, &replicas) {
+        let revisions = match self.revisions(key, &record, &ordinals, &replicas) {
             Ok(revisions) => revisions,
             Err(id) => {
                 let reason = Waiting::MissingDefinition(id);
@@ -81,22 +89,35 @@ impl<'a> Draft<'a> {
             (ending || rising) && self.is_in_touch(task)
         });
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-        // Those above the count are on their way out.
+        // The others are on their way out.
         let kept = || {
-            let is_kept = |slot: &ReplicaSlot| slot.ordinal < service.spec.count;
+            let is_kept = |slot: &ReplicaSlot| ordinals.wanted.contains_key(&slot.ordinal);
             records().filter(move |task| task.slot.as_ref().is_some_and(is_kept))
         };
         let live = count(kept().filter(|task| self.is_live(task)).count());
         let ready = count(kept().filter(|task| self.is_ready(task)).count());
-        let create_rev = stored.create_rev;
-        let mut plan = ServicePlan { key, create_rev, service, revisions, in_flux, live, ready };
-        for ordinal in 0..service.spec.count {
+        let (create_rev, count) = (stored.create_rev, ordinals.count());
+        let mut plan =
+            ServicePlan { key, create_rev, service, revisions, count, in_flux, live, ready };
+        for (&ordinal, only) in &ordinals.wanted {
             let tasks = replicas.remove(&ordinal).unwrap_or_default();
             let revision = self.revision_of(key, &plan.revisions, ordinal, &tasks);
-            self.plan_replica(&mut plan, &Replica { ordinal, tasks: &tasks, revision });
+            let only = only.clone();
+            let tolerations = &service.spec.placement.tolerations;
+            let replica = Replica { ordinal, tasks: &tasks, revision, only, tolerations };
+            self.plan_replica(&mut plan, &replica);
         }
+        let in_flux = plan.in_flux;
+        replicas.retain(|ordinal, _| !ordinals.left.contains(ordinal));
         for task in replicas.into_values().flatten().filter(|task| task.value.is_wanted()) {
-            self.stop(task, TaskReason::ScaledDown);
+            let reason = match record.service.spec.scheduling {
+                SchedulingStrategy::Replica => TaskReason::ScaledDown,
+                SchedulingStrategy::Daemon => TaskReason::NodeNotForIt,
+            };
+            self.stop(task, reason);
+        }
+        if !in_flux && matches!(record, Cow::Borrowed(_)) {
+            self.rebalance(key, stored, tasks);
         }
     }
 
@@ -106,12 +127,20 @@ impl<'a> Draft<'a> {
         key: &ServiceKey,
         stored: &'s Stored<ServiceRecord>,
         tasks: &[&Stored<TaskRecord>],
-        replicas: &Replicas<'_>,
+        (ordinals, replicas): (&Ordinals, &Replicas<'_>),
     ) -> Cow<'s, ServiceRecord> {
-        let is_complete = self.is_complete(&stored.value, replicas);
+        let load = self.observed.loads.get(key);
+        let scaled = scaling::after(&stored.value, load, self.now);
+        let is_complete = self.is_complete(&stored.value, ordinals, replicas);
+        let waits = self.observed.waiting.get(&Subject::Service(key.clone()));
+        let waits = waits.map(Waiting::to_string);
         let definitions = &self.model.definitions;
         let is_known = |id: &_| definitions.contains_key(&(key.0.clone(), Clone::clone(id)));
-        let next = rollout::after(&stored.value, tasks, is_complete, is_known, self.now);
+        let state = (is_complete, ordinals.count());
+        let next = match scaled {
+            Some(scaled) => Cow::Owned(scaled),
+            None => rollout::after(&stored.value, tasks, state, waits, is_known, self.now),
+        };
         if let Cow::Owned(service) = &next {
             let (key, service) = (key.clone(), Box::new(service.clone()));
             self.plan.steps.push(Step::Service { key, service, based_on: stored.mod_rev });
@@ -153,9 +182,11 @@ impl<'a> Draft<'a> {
     /// Whether a task is what its replica should be, well, and on a node that may keep it.
     fn is_current(&self, replica: &Replica<'_, '_>, record: &TaskRecord) -> bool {
         let node = record.task.spec.node.as_ref().and_then(|node| self.model.nodes.get(node));
-        let is_drained = node.is_some_and(|node| node.drain);
+        let may_stay = node.is_none_or(|node| {
+            !node.expels(replica.tolerations) && (!node.drain || replica.only.is_some())
+        });
         let was_well = record.readied.is_some() && rollout::failure(record).is_some();
-        replica.revision.is_of(record) && !is_drained && !was_well
+        replica.revision.is_of(record) && may_stay && !record.moving && !was_well
     }
 
     /// A new task for a replica that has none, once it may be started and a node has capacity.
@@ -187,6 +218,8 @@ impl<'a> Draft<'a> {
             task: &task,
             definition,
             service: Some(plan.key),
+            placement: &plan.service.spec.placement,
+            only: replica.only.as_ref(),
             avoid: self.avoided(replica.tasks),
         };
         if definition.writes_volumes() && self.has_writer(replica.tasks) {
@@ -194,8 +227,7 @@ impl<'a> Draft<'a> {
         }
         let settings = plan.service.spec.deployment;
         // One beside each old one is within 200 %.
-        let is_full = settings.maximum_percent < 200
-            && plan.live >= settings.live_max(plan.service.spec.count);
+        let is_full = settings.maximum_percent < 200 && plan.live >= settings.live_max(plan.count);
         if let (true, Some(old)) = (is_full, outdated.first()) {
             return self.stop_first(plan, old, None);
         }
@@ -205,6 +237,9 @@ impl<'a> Draft<'a> {
                 plan.in_flux = true;
                 plan.live += 1;
                 self.plan.steps.push(Step::Start { task: Box::new(task), volumes });
+            }
+            Err(_) if outdated.iter().any(|old| self.only_moves(replica, &old.value)) => {
+                self.end_moves(outdated);
             }
             Err(reason) => {
                 // Without capacity for both, an old one makes way: one replica at a time, and only
@@ -218,6 +253,20 @@ impl<'a> Draft<'a> {
                     None => self.wait(plan, Waiting::Unplaceable(reason)),
                 }
             }
+        }
+    }
+
+    /// Whether nothing is wrong with a task but that another node was better for it.
+    fn only_moves(&self, replica: &Replica<'_, '_>, record: &TaskRecord) -> bool {
+        let stays = TaskRecord { moving: false, ..record.clone() };
+        record.moving && record.task.status.is_ready() && self.is_current(replica, &stays)
+    }
+
+    /// They stay where they are.
+    fn end_moves(&mut self, tasks: &[&&Stored<TaskRecord>]) {
+        for task in tasks.iter().filter(|task| task.value.moving) {
+            let stays = TaskRecord { moving: false, ..task.value.clone() };
+            self.change(task, stays, Vec::new());
         }
     }
 
@@ -253,7 +302,7 @@ impl<'a> Draft<'a> {
         reason: Option<Unplaceable>,
     ) {
         let settings = plan.service.spec.deployment;
-        let minimum = settings.healthy_min(plan.service.spec.count);
+        let minimum = settings.healthy_min(plan.count);
         let is_spare = !old.value.task.status.is_ready() || plan.ready > minimum;
         match (is_spare, reason) {
             (true, reason) => {
@@ -282,14 +331,15 @@ impl<'a> Draft<'a> {
         let definition = self.model.definition_of(old);
         let node = old.task.spec.node.as_ref();
         node.zip(definition).is_some_and(|(node, definition)| {
-            self.capacity.would_fit(request, node, old.id(), definition)
+            let share = self.capacity.share_of(old, definition);
+            self.capacity.would_fit(request, node, old, &share)
         })
     }
 
     /// Whether `request` needs the host port that `old` has.
     fn is_pinned(&self, request: &PlacementRequest<'_>, old: &TaskRecord) -> bool {
         let node = old.task.spec.node.as_ref().and_then(|node| self.capacity.nodes.get(node));
-        let lack = node.and_then(|node| node.lack(&node.left, request, None));
+        let lack = node.and_then(|node| node.lack(&node.left_for(request), 0, request, None));
         matches!(lack, Some(Lack::HostPort(_)))
     }
 
@@ -339,6 +389,24 @@ impl<'a> Draft<'a> {
 
     fn wait(&mut self, plan: &ServicePlan<'_, '_>, reason: Waiting) {
         self.plan.waiting.entry(Subject::Service(plan.key.clone())).or_insert(reason);
+    }
+}
+
+impl Draft<'_> {
+    /// A task of a service as it would be placed.
+    pub(super) fn sample(&self, key: &ServiceKey, record: &ServiceRecord) -> TaskRecord {
+        let spec = &record.service.spec;
+        let spec = TaskSpec {
+            cluster: key.1.clone(),
+            task_definition: spec.task_definition.clone(),
+            launch_type: spec.launch_type,
+            service: Some(key.2.clone()),
+            node: None,
+            stop: false,
+            overrides: None,
+        };
+        let id = label_stem(key.2.as_str()).parse().expect("the stem of a label is one");
+        TaskRecord::new(key.0.clone(), id, spec, TaskPhase::Pending, None, self.now)
     }
 }
 

@@ -1,11 +1,12 @@
 //! Which revision each replica of a service should be of. While a deployment is under way one
 //! replica after the other goes over to it, and the rest stay as they are.
 
-use std::collections::BTreeMap;
-
 use spec::{LaunchType, TaskDefinitionId, TaskId};
 
-use super::draft::Draft;
+use super::{
+    daemon::{Ordinals, Replicas},
+    draft::Draft,
+};
 use crate::state::records::{DefinitionRecord, ServiceKey, ServiceRecord, Stored, TaskRecord};
 
 /// A revision of a task on one kind of host.
@@ -15,9 +16,6 @@ pub(super) struct Revision<'a> {
     pub launch_type: LaunchType,
     pub definition: &'a DefinitionRecord,
 }
-
-/// The tasks of each replica.
-pub(super) type Replicas<'a> = BTreeMap<u32, Vec<&'a Stored<TaskRecord>>>;
 
 /// Which replicas may go over to the requested revision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +64,12 @@ impl<'a> Draft<'a> {
     }
 
     /// Whether every replica is of the requested revision and ready, and none of another is left.
-    pub fn is_complete(&self, record: &ServiceRecord, replicas: &Replicas<'_>) -> bool {
+    pub fn is_complete(
+        &self,
+        record: &ServiceRecord,
+        ordinals: &Ordinals,
+        replicas: &Replicas<'_>,
+    ) -> bool {
         let spec = &record.service.spec;
         let is_requested = |record: &TaskRecord| {
             let task = &record.task.spec;
@@ -77,7 +80,7 @@ impl<'a> Draft<'a> {
             tasks.any(|task| is_requested(&task.value) && self.is_ready(&task.value))
         };
         let mut all = replicas.values().flatten();
-        (0..spec.count).all(has_ready)
+        ordinals.all().all(has_ready)
             && all.all(|task| is_requested(&task.value) || !self.is_live(&task.value))
     }
 
@@ -86,6 +89,7 @@ impl<'a> Draft<'a> {
         &self,
         key: &ServiceKey,
         record: &ServiceRecord,
+        ordinals: &Ordinals,
         replicas: &Replicas<'_>,
     ) -> Result<Revisions<'a>, TaskDefinitionId> {
         let spec = &record.service.spec;
@@ -95,7 +99,7 @@ impl<'a> Draft<'a> {
         let stable = record.rollout.last_completed((&spec.task_definition, spec.launch_type));
         let stable = stable
             .and_then(|stable| self.revision(key, &stable.task_definition, stable.launch_type));
-        let turn = self.turn(record, &requested, replicas);
+        let turn = self.turn(record, &requested, ordinals, replicas);
         Ok(Revisions { requested, stable, turn })
     }
 
@@ -104,13 +108,14 @@ impl<'a> Draft<'a> {
         &self,
         record: &ServiceRecord,
         requested: &Revision<'_>,
+        ordinals: &Ordinals,
         replicas: &Replicas<'_>,
     ) -> Turn {
         let tasks = |ordinal: &u32| replicas.get(ordinal).into_iter().flatten();
         let is_updated = |ordinal: &u32| {
             tasks(ordinal).any(|task| requested.is_of(&task.value) && self.is_ready(&task.value))
         };
-        let open = || (0..record.service.spec.count).filter(|ordinal| !is_updated(ordinal));
+        let open = || ordinals.all().filter(|ordinal| !is_updated(ordinal));
         let is_other = |task: &TaskRecord| self.is_ready(task) && !requested.is_of(task);
         if !open().any(|ordinal| tasks(&ordinal).any(|task| is_other(&task.value))) {
             return Turn::All;

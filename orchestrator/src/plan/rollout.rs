@@ -38,11 +38,13 @@ pub(super) fn failure(record: &TaskRecord) -> Option<String> {
 }
 
 /// The service after what its tasks have come to, where that makes a difference. `is_complete` says
-/// that every replica is of the requested revision and ready.
+/// that every replica of `count` is of the requested revision and ready, and `waits` is what the
+/// service was found to wait for.
 pub(super) fn after<'a>(
     record: &'a ServiceRecord,
     tasks: &[&Stored<TaskRecord>],
-    is_complete: bool,
+    (is_complete, count): (bool, u32),
+    waits: Option<String>,
     is_known: impl Fn(&TaskDefinitionId) -> bool,
     now: Timestamp,
 ) -> Cow<'a, ServiceRecord> {
@@ -61,8 +63,9 @@ pub(super) fn after<'a>(
         next.complete(now);
         return Cow::Owned(next);
     }
-    let seen = Seen::of(deployment, tasks);
-    let failed = failed(record, deployment, &seen, now).filter(|_| is_open);
+    let mut seen = Seen::of(deployment, tasks);
+    seen.reason = seen.reason.or(waits);
+    let failed = failed(record, (deployment, count), &seen, now).filter(|_| is_open);
     if failed.is_none() && seen.failures == deployment.failed_tasks {
         return Cow::Borrowed(record);
     }
@@ -132,11 +135,11 @@ fn failed_at(record: &TaskRecord) -> Option<Timestamp> {
 /// Why a deployment has failed, if it has.
 fn failed(
     record: &ServiceRecord,
-    deployment: &Deployment,
+    (deployment, count): (&Deployment, u32),
     seen: &Seen,
     now: Timestamp,
 ) -> Option<String> {
-    let (settings, count) = (record.service.spec.deployment, record.service.spec.count);
+    let settings = record.service.spec.deployment;
     if settings.circuit_breaker && seen.failures >= settings.failures_max(count) {
         let last = seen.last_failed.as_deref().unwrap_or_default();
         return Some(format!("{} tasks failed in a row; {last}", seen.failures));

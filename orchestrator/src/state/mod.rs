@@ -6,6 +6,7 @@ pub(crate) mod objects; // what is stored and shown alike
 pub(crate) mod records; // what is stored
 pub(crate) mod rollout; // the deployments of a service
 pub(crate) mod model; // all of it in memory, as of one revision
+pub(crate) mod rates; // what a task does in a second
 pub(crate) mod reports; // what nodes report, which is never stored
 pub(crate) mod access; // the store, the epoch that fences writes, and the model of it
 pub(crate) mod expiry; // what is deleted when its time has passed

@@ -1,12 +1,15 @@
 //! What is stored: the objects of `spec` and what only the control plane needs to know about them.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use spec::{
-    ClusterName, Deployment, FileGrant, NodeId, NodeSpec, Service, ServiceEvent, ServiceName, Task,
-    TaskDefinition, TaskDefinitionId, TaskId, TaskPhase, TaskSpec, TaskStatus, Tenant, Timestamp,
-    VolumeName,
+    ClusterName, Deployment, FileGrant, LaunchType, NodeId, NodeSpec, Service, ServiceEvent,
+    ServiceName, Taint, Task, TaskDefinition, TaskDefinitionId, TaskId, TaskPhase, TaskSpec,
+    TaskStatus, Tenant, Timestamp, VolumeName,
 };
 use store::{Compare, Kv, Rev, Txn};
 
@@ -124,6 +127,19 @@ pub(crate) struct ServiceRecord {
     /// Nothing in records of earlier versions.
     #[serde(default)]
     pub rollout: Rollout,
+    /// Whether its replicas were asked to be spread anew.
+    #[serde(default)]
+    pub rebalancing: bool,
+    /// When its load last changed its count.
+    #[serde(default)]
+    pub scaled: Option<Timestamp>,
+}
+
+impl ServiceRecord {
+    /// Nothing has happened to it yet.
+    pub fn new(service: Service) -> Self {
+        Self { service, rollout: Rollout::default(), rebalancing: false, scaled: None }
+    }
 }
 
 /// The deployments of a service. Lists are newest first.
@@ -153,6 +169,9 @@ pub(crate) struct TaskRecord {
     /// When it was given up because it was not well.
     #[serde(default)]
     pub failed: Option<Timestamp>,
+    /// Whether another task takes its place because another node is better for it.
+    #[serde(default)]
+    pub moving: bool,
 }
 
 /// Which replica of a service a task is.
@@ -180,7 +199,16 @@ impl TaskRecord {
     ) -> Self {
         let status = TaskStatus { phase, reason: None, ready: None, containers: Vec::new() };
         let task = Task { id, created: now, spec, status };
-        Self { tenant, task, slot, ended: None, ran: false, readied: None, failed: None }
+        Self {
+            tenant,
+            task,
+            slot,
+            ended: None,
+            ran: false,
+            readied: None,
+            failed: None,
+            moving: false,
+        }
     }
 
     pub fn id(&self) -> &TaskId {
@@ -246,6 +274,17 @@ pub(crate) struct NodeRecord {
     pub spec: NodeSpec,
     pub joined: Timestamp,
     pub drain: bool,
+    /// When tasks that are still on it then are stopped, while it is drained.
+    #[serde(default)]
+    pub drain_deadline: Option<Timestamp>,
+    /// Whether it takes no new task.
+    #[serde(default)]
+    pub cordoned: bool,
+    /// Labels that it was given beside its own, or in their place.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    #[serde(default)]
+    pub taints: Vec<Taint>,
     /// Fingerprints of the certificates that are good: the newest, and the one before for a renewal
     /// whose answer was lost.
     pub certificates: Vec<String>,
@@ -258,6 +297,20 @@ pub(crate) const POOL_LABEL: &str = "pool";
 impl NodeRecord {
     pub fn in_pool(&self) -> bool {
         self.spec.labels.get(POOL_LABEL).is_some_and(|value| value == "true")
+    }
+
+    /// Whether tasks of this tenant and launch type may be on it.
+    pub fn takes(&self, tenant: &Tenant, launch_type: LaunchType) -> bool {
+        match launch_type {
+            LaunchType::Node => self.tenant.as_ref() == Some(tenant),
+            LaunchType::Pool => self.in_pool(),
+        }
+    }
+
+    /// Whether its operator lets Linux programs of every tenant run there.
+    pub fn takes_native_of_pool(&self) -> bool {
+        let label = self.spec.labels.get(spec::POOL_NATIVE_LABEL);
+        self.in_pool() && label.is_some_and(|value| value == "true")
     }
 }
 

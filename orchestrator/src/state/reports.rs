@@ -5,7 +5,11 @@ use std::{
 
 use spec::{NodeCondition, NodeId, NodeStatus, TaskStatus, Timestamp, wire::NodeReport};
 
-use super::{Shared, now, records::TaskKey};
+use super::{
+    Shared, now,
+    rates::{Readings, TaskRate},
+    records::TaskKey,
+};
 use crate::limits::{NODE_DISCONNECTED_AFTER, NODE_GRACE, NODE_SUSPECT_AFTER};
 
 /// What nodes report about themselves and their tasks, in memory alone: no heartbeat writes to the
@@ -25,6 +29,7 @@ struct LastReport {
     boot: String,
     seq: u64,
     statuses: BTreeMap<TaskKey, TaskStatus>,
+    readings: BTreeMap<TaskKey, Readings>,
 }
 
 impl NodeReports {
@@ -43,6 +48,7 @@ impl NodeReports {
             boot: String::new(),
             seq: 0,
             statuses: BTreeMap::new(),
+            readings: BTreeMap::new(),
         });
         (seen.at, seen.label) = (at, label);
         was
@@ -62,7 +68,28 @@ impl NodeReports {
             .iter()
             .map(|task| ((task.tenant.clone(), task.id.clone()), task.status.clone()));
         seen.statuses = statuses.collect();
+        seen.readings.retain(|task, _| seen.statuses.contains_key(task));
+        for (task, status) in &seen.statuses {
+            let readings = seen.readings.entry(task.clone());
+            let readings = readings.or_insert_with(|| Readings::new(status, seen.at));
+            readings.read(status, seen.at);
+        }
         true
+    }
+
+    /// What a task does in a second, where its node has reported it for long enough.
+    pub fn rate(&self, node: &NodeId, task: &TaskKey) -> Option<TaskRate> {
+        self.nodes.read().get(node)?.readings.get(task)?.rate()
+    }
+
+    /// Tasks without a process, which wait for a request.
+    pub fn idle(&self) -> BTreeSet<TaskKey> {
+        let is_idle = |status: &TaskStatus| {
+            !status.containers.is_empty() && status.containers.iter().all(|one| one.idle)
+        };
+        let nodes = self.nodes.read();
+        let statuses = nodes.values().flat_map(|seen| &seen.statuses);
+        statuses.filter(|(_, status)| is_idle(status)).map(|(task, _)| task.clone()).collect()
     }
 
     /// The newest status of a task, with its usage so far.

@@ -126,6 +126,26 @@ impl ServiceRecord {
         }
     }
 
+    /// Its load or its bounds have changed its count.
+    pub fn scale(&mut self, count: u32, why: &str, now: Timestamp) {
+        let before = std::mem::replace(&mut self.service.spec.count, count);
+        self.service.generation += 1;
+        self.scaled = Some(now);
+        self.rollout.note(format!("scaled from {before} to {count}: {why}"), now);
+    }
+
+    /// Its replicas are to be spread anew, until no move is left that does so.
+    pub fn begin_rebalancing(&mut self, now: Timestamp) {
+        if !std::mem::replace(&mut self.rebalancing, true) {
+            self.rollout.note("its replicas are spread anew".to_owned(), now);
+        }
+    }
+
+    pub fn end_rebalancing(&mut self, now: Timestamp) {
+        self.rebalancing = false;
+        self.rollout.note("its replicas are spread as evenly as they can be".to_owned(), now);
+    }
+
     /// From now on its deployment stands still, or goes on.
     pub fn pause(&mut self, paused: bool, now: Timestamp) {
         if self.rollout.paused == paused {

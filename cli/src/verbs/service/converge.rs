@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use orchestrator::Client;
-use spec::{ContainerPhase, ContainerStatus, DeploymentState, Service, Task, TaskPhase};
+use spec::{
+    ContainerPhase, ContainerStatus, DeploymentState, SchedulingStrategy, Service, Task, TaskPhase,
+};
 
 use crate::{failure::Advice, output::notice};
 
@@ -28,9 +30,11 @@ enum Progress {
 /// `tasks` are those of the service, and `waited` is how long it has been looked at.
 fn progress(service: &Service, tasks: &[Task], waited: Duration) -> Progress {
     let status = &service.status;
-    if service.spec.count == 0
-        || status.observed_generation >= service.generation && status.ready > 0
-    {
+    let none = match service.spec.scheduling {
+        SchedulingStrategy::Replica => service.spec.count == 0,
+        SchedulingStrategy::Daemon => status.desired == Some(0),
+    };
+    if none || status.observed_generation >= service.generation && status.ready > 0 {
         return Progress::Ready;
     }
     if let Some(newest) = status.deployments.first()
@@ -134,10 +138,10 @@ fn rolled_out(service: &Service, number: u64, tasks: &[Task]) -> Progress {
                 tasks.iter().filter(of).filter(|task| !task.spec.stop)
             };
             let ready = own().filter(|task| task.status.is_ready()).count();
+            let desired = status.desired.unwrap_or(service.spec.count) as usize;
             let why = own().find_map(|task| task.status.reason.as_ref());
-            let why =
-                why.or(status.reason.as_ref()).filter(|_| ready < service.spec.count as usize);
-            let (id, count) = (&deployment.task_definition, service.spec.count);
+            let why = why.or(status.reason.as_ref()).filter(|_| ready < desired);
+            let (id, count) = (&deployment.task_definition, desired);
             Progress::Waiting(match why {
                 Some(why) => format!("{ready} of {count} copies of `{id}` are ready: {why}"),
                 None => format!("{ready} of {count} copies of `{id}` are ready"),

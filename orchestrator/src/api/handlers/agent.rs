@@ -1,4 +1,4 @@
-use std::net::SocketAddr;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use futures_util::future::join_all;
 use http::StatusCode;
@@ -69,6 +69,10 @@ pub(crate) async fn join(call: Call) -> Result<Reply, ApiError> {
         spec: with_pool(spec, token.value.pool),
         joined: now(),
         drain: false,
+        drain_deadline: None,
+        cordoned: false,
+        labels: BTreeMap::new(),
+        taints: Vec::new(),
         certificates: vec![leaf.fingerprint.clone()],
     };
     let txn = Txn::new()
@@ -308,6 +312,7 @@ fn next(record: &TaskRecord, node: &NodeId, seen: &TaskStatus) -> Option<TaskRec
 fn same(a: &TaskStatus, b: &TaskStatus) -> bool {
     let without = |container: &ContainerStatus| ContainerStatus {
         usage: Usage::default(),
+        idle: false, // it comes and goes with requests, and none of them writes
         ..container.clone()
     };
     a.phase == b.phase

@@ -253,11 +253,17 @@ pub(crate) async fn usable(
     if launch_type == LaunchType::Pool {
         check_policy(&record)?;
     }
-    if launch_type == LaunchType::Pool && record.is_native() {
+    let model = call.state().model();
+    let consents = || model.nodes.values().any(|node| node.takes_native_of_pool());
+    if launch_type == LaunchType::Pool && record.is_native() && !consents() {
         return Err(ApiError::invalid(format!(
-            "task definition `{id}` has a native image, and the pool runs none"
+            "task definition `{id}` has a native image, and no node of the pool runs those of \
+             every tenant"
         ))
-        .hint("launch it on a node of yours: --launch-type node"));
+        .hint(
+            "launch it on a node of yours: --launch-type node; or the operator of a node of the \
+             pool lets it: --pool-native",
+        ));
     }
     Ok(record)
 }

@@ -8,7 +8,7 @@ use crate::{
         call::{Call, Reply},
         error::ApiError,
     },
-    plan::{Subject, explain},
+    plan::{Observed, Subject, explain},
     state::{now, records::ServiceKey},
 };
 
@@ -47,9 +47,13 @@ pub(crate) async fn node(call: Call) -> Result<Reply, ApiError> {
     let id: NodeId = call.param("node")?;
     let record = nodes::find(&call, &id).await?.value;
     let (state, model) = (call.state(), call.state().model());
-    let conditions = state.reports.conditions(model.nodes.keys());
+    let observed = Observed {
+        conditions: state.reports.conditions(model.nodes.keys()),
+        idle: state.reports.idle(),
+        ..Observed::default()
+    };
     let status = state.reports.node(&id);
-    Reply::ok(&explain::node(&model, &conditions, &record, &status, now()))
+    Reply::ok(&explain::node(&model, &observed, &record, &status, now()))
 }
 
 pub(crate) async fn route(call: Call) -> Result<Reply, ApiError> {

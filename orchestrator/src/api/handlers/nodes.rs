@@ -1,4 +1,4 @@
-use spec::{Node, NodeCondition, NodeId, VolumeName};
+use spec::{Node, NodeCondition, NodeId, NodeSpec, POOL_NATIVE_LABEL, Timestamp, VolumeName};
 use store::Txn;
 
 use crate::{
@@ -7,12 +7,13 @@ use crate::{
         context::Api,
         error::ApiError,
         principal::Principal,
-        types::Drain,
+        types::{Drain, UpdateNode},
     },
+    limits::{DRAIN_DEADLINE_MAX, NODE_LABELS_MAX, NODE_TAINTS_MAX, WRITE_TRIES_MAX},
     state::{
-        keys,
+        keys, now,
         objects::Volume,
-        records::{DefinitionRecord, Guarded, NodeRecord, Stored},
+        records::{DefinitionRecord, Guarded, NodeRecord, POOL_LABEL, Stored},
     },
 };
 
@@ -48,7 +49,19 @@ pub(super) async fn find(call: &Call, id: &NodeId) -> Result<Stored<NodeRecord>,
 
 fn shown(api: &Api, record: NodeRecord) -> Node {
     let status = api.state.reports.node(&record.id);
-    Node { id: record.id, tenant: record.tenant, spec: record.spec, status, draining: record.drain }
+    let tasks = api.state.model().tasks_on(&record.id).count();
+    let spec = NodeSpec { labels: record.all_labels(), ..record.spec };
+    Node {
+        id: record.id,
+        tenant: record.tenant,
+        spec,
+        status,
+        draining: record.drain,
+        drain_deadline: record.drain_deadline,
+        cordoned: record.cordoned,
+        taints: record.taints,
+        tasks: u32::try_from(tasks).unwrap_or(u32::MAX),
+    }
 }
 
 /// No work is lost by a slip: a node that reports is removed when it has been drained, or by
@@ -93,11 +106,88 @@ pub(crate) async fn remove(call: Call) -> Result<Reply, ApiError> {
 }
 
 pub(crate) async fn drain(call: Call) -> Result<Reply, ApiError> {
-    let (id, Drain { drain }) = (call.param::<NodeId>("node")?, call.json()?);
-    let stored = find(&call, &id).await?;
-    let record = NodeRecord { drain, ..stored.value };
-    call.commit(Txn::new().update(keys::node(&id), stored.mod_rev, &record)).await?;
-    Reply::ok(&shown(&call.api, record))
+    let (id, wanted): (NodeId, Drain) = (call.param("node")?, call.json()?);
+    let drain_deadline = match wanted.deadline_seconds {
+        Some(_) if !wanted.drain => {
+            return Err(ApiError::invalid(
+                "`deadline_seconds` is for a drain, and not for its end",
+            ));
+        }
+        Some(seconds) if seconds > DRAIN_DEADLINE_MAX.as_secs() => {
+            let most = DRAIN_DEADLINE_MAX.as_secs();
+            return Err(ApiError::invalid(format!("`deadline_seconds` is at most {most}")));
+        }
+        Some(seconds) => Some(Timestamp::from_millis(now().millis() + seconds * 1000)),
+        None => None,
+    };
+    change(&call, &id, |record| {
+        (record.drain, record.drain_deadline) = (wanted.drain, drain_deadline);
+        Ok(())
+    })
+    .await
+}
+
+pub(crate) async fn update(call: Call) -> Result<Reply, ApiError> {
+    let (id, wanted): (NodeId, UpdateNode) = (call.param("node")?, call.json()?);
+    if wanted.labels.contains_key(POOL_LABEL) || wanted.labels.contains_key(POOL_NATIVE_LABEL) {
+        return Err(ApiError::invalid(format!(
+            "labels `{POOL_LABEL}` and `{POOL_NATIVE_LABEL}` say what a node consents to, and are \
+             given at the node"
+        )));
+    }
+    for (name, value) in &wanted.labels {
+        spec::check_label(name, value)?;
+    }
+    change(&call, &id, |record| applied(&wanted, record)).await
+}
+
+/// Writes what `change` makes of a node.
+async fn change(
+    call: &Call,
+    id: &NodeId,
+    change: impl Fn(&mut NodeRecord) -> Result<(), ApiError>,
+) -> Result<Reply, ApiError> {
+    for _ in 0..WRITE_TRIES_MAX {
+        let stored = find(call, id).await?;
+        let mut record = stored.value;
+        change(&mut record)?;
+        let txn = Txn::new().update(keys::node(id), stored.mod_rev, &record);
+        if call.state().commit(txn).await? {
+            return Reply::ok(&shown(&call.api, record));
+        }
+    }
+    Err(ApiError::conflict())
+}
+
+fn applied(wanted: &UpdateNode, record: &mut NodeRecord) -> Result<(), ApiError> {
+    let id = record.id.clone();
+    record.cordoned = wanted.cordoned.unwrap_or(record.cordoned);
+    for name in &wanted.remove_labels {
+        if record.labels.remove(name).is_none() {
+            return Err(ApiError::invalid(format!("node `{id}` was given no label `{name}`")));
+        }
+    }
+    record.labels.extend(wanted.labels.clone());
+    for key in &wanted.remove_taints {
+        let before = record.taints.len();
+        record.taints.retain(|taint| taint.key != *key);
+        if record.taints.len() == before {
+            return Err(ApiError::invalid(format!("node `{id}` has no taint `{key}`")));
+        }
+    }
+    for taint in &wanted.taints {
+        record.taints.retain(|known| (&known.key, known.effect) != (&taint.key, taint.effect));
+        record.taints.push(taint.clone());
+    }
+    let labels = record.all_labels().len();
+    if labels > NODE_LABELS_MAX || record.taints.len() > NODE_TAINTS_MAX {
+        return Err(ApiError::invalid(format!(
+            "node `{id}` would have {labels} labels and {} taints: {NODE_LABELS_MAX} and \
+             {NODE_TAINTS_MAX} are the most",
+            record.taints.len()
+        )));
+    }
+    Ok(())
 }
 
 pub(crate) async fn volumes(call: Call) -> Result<Reply, ApiError> {

@@ -1,4 +1,4 @@
-use spec::Deployment;
+use spec::{Deployment, SchedulingStrategy};
 use store::Txn;
 
 use super::services;
@@ -30,6 +30,25 @@ pub(crate) async fn change(call: Call) -> Result<Reply, ApiError> {
             RolloutAction::Resume => record.pause(false, now()),
             RolloutAction::Undo => undo(&call, &mut record, wanted.deployment).await?,
         }
+        let key = keys::service(call.tenant()?, &cluster, &name);
+        if call.state().commit(Txn::new().update(key, stored.mod_rev, &record)).await? {
+            return services::answer(&call, record);
+        }
+    }
+    Err(ApiError::conflict())
+}
+
+/// Its replicas move one at a time, as its deployment settings allow.
+pub(crate) async fn rebalance(call: Call) -> Result<Reply, ApiError> {
+    let (cluster, name) = (call.param("cluster")?, call.param("service")?);
+    for _ in 0..WRITE_TRIES_MAX {
+        let stored = services::find(&call, &cluster, &name).await?;
+        let mut record = stored.value;
+        if record.service.spec.scheduling == SchedulingStrategy::Daemon {
+            let message = format!("service `{name}` is a daemon, which every node has one of");
+            return Err(ApiError::invalid(message));
+        }
+        record.begin_rebalancing(now());
         let key = keys::service(call.tenant()?, &cluster, &name);
         if call.state().commit(Txn::new().update(key, stored.mod_rev, &record)).await? {
             return services::answer(&call, record);

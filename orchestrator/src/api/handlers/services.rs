@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
 
 use spec::{
-    ClusterName, NodeCondition, Service, ServiceName, ServiceSpec, ServiceStatus, TaskPhase,
-    TenantQuota,
+    ClusterName, LaunchType, NodeCondition, SchedulingStrategy, Service, ServiceName, ServiceSpec,
+    ServiceStatus, TaskPhase, TenantQuota,
 };
 use store::{Compare, Txn};
 
@@ -35,13 +35,30 @@ async fn new_service(
     cluster: &ClusterName,
     wanted: &CreateService,
 ) -> Result<Creation, ApiError> {
-    let CreateService { name, task_definition, count, launch_type, deployment } = wanted.clone();
+    let CreateService { name, task_definition, launch_type, deployment, .. } = wanted.clone();
     let (tenant, stored) = (call.tenant()?, clusters::find(call, cluster).await?);
     let key = keys::service(tenant, cluster, &name);
     if call.state().get::<ServiceRecord>(key.clone()).await?.is_some() {
         return Err(ApiError::exists("service", &name).hint("change it: margay service update"));
     }
-    let spec = ServiceSpec { task_definition, count, launch_type, deployment };
+    let count = match &wanted.scaling {
+        Some(scaling) => {
+            scaling.check()?;
+            let (min, max) = scaling.bounds(now());
+            wanted.count.clamp(min, max)
+        }
+        None => wanted.count,
+    };
+    let spec = ServiceSpec {
+        task_definition,
+        count,
+        launch_type,
+        deployment,
+        scheduling: wanted.scheduling,
+        placement: wanted.placement.clone(),
+        priority: wanted.priority.unwrap_or_else(ServiceSpec::usual_priority),
+        scaling: wanted.scaling.clone(),
+    };
     check(call, None, &spec).await?;
     let home = Compare::CreateRev(keys::cluster(tenant, cluster), stored.create_rev);
     let service = Service {
@@ -52,7 +69,7 @@ async fn new_service(
         generation: 1,
         status: ServiceStatus::default(),
     };
-    let mut record = ServiceRecord { service, rollout: Rollout::default() };
+    let mut record = ServiceRecord::new(service);
     record.begin(None, now());
     let txn = Txn::new().when(home).create(key, &record);
     Ok(Creation::new(txn, &shown(call, record, &Statuses::new())?))
@@ -64,24 +81,24 @@ pub(super) async fn check(
     before: Option<&ServiceSpec>,
     spec: &ServiceSpec,
 ) -> Result<(), ApiError> {
-    if spec.count > REPLICAS_MAX {
-        return Err(ApiError::invalid(format!("`count` is at most {REPLICAS_MAX}")));
-    }
+    let tenant = call.tenant()?;
+    let most = |spec: &ServiceSpec| quota::replicas_max(&call.state().model(), tenant, spec);
+    check_counts(spec, most(spec))?;
     spec.deployment.check()?;
+    spec.placement.check()?;
     let definition = definitions::usable(call, &spec.task_definition, spec.launch_type).await?;
-    if spec.count > 1 && definition.writes_volumes() {
+    if most(spec) > 1 && definition.writes_volumes() {
         return Err(one_writer(&spec.task_definition.to_string()));
     }
-    let tenant = call.tenant()?;
     let had = match before {
         Some(before) => {
             let key = (tenant.clone(), before.task_definition.clone());
             let definition = call.state().model().definitions.get(&key).cloned();
-            quota::share(definition.as_deref(), before.launch_type, before.count)
+            quota::share(definition.as_deref(), before.launch_type, most(before))
         }
         None => TenantQuota::NOTHING,
     };
-    let share = quota::share(Some(&definition), spec.launch_type, spec.count);
+    let share = quota::share(Some(&definition), spec.launch_type, most(spec));
     let more = TenantQuota {
         tasks: share.tasks.saturating_sub(had.tasks),
         cpu_millis: share.cpu_millis.saturating_sub(had.cpu_millis),
@@ -90,6 +107,31 @@ pub(super) async fn check(
         ..TenantQuota::NOTHING
     };
     quota::check(call.state(), tenant, &more).await
+}
+
+fn check_counts(spec: &ServiceSpec, most: u32) -> Result<(), ApiError> {
+    if most > REPLICAS_MAX {
+        return Err(ApiError::invalid(format!("`count` is at most {REPLICAS_MAX}")));
+    }
+    if !ServiceSpec::PRIORITY.contains(&spec.priority) {
+        return Err(ApiError::invalid("`priority` is 1 to 100"));
+    }
+    if let Some(scaling) = &spec.scaling {
+        scaling.check()?;
+    }
+    if spec.scheduling == SchedulingStrategy::Replica {
+        return Ok(());
+    }
+    match (spec.launch_type, spec.count, &spec.scaling) {
+        (LaunchType::Node, 0, None) => Ok(()),
+        (LaunchType::Pool, ..) => Err(ApiError::invalid(
+            "a daemon runs on nodes of your own: the pool's are for every tenant",
+        )
+        .hint("use --launch-type node")),
+        (LaunchType::Node, ..) => Err(ApiError::invalid(
+            "a daemon has one task on each node, and neither a count nor scaling",
+        )),
+    }
 }
 
 pub(crate) async fn list(call: Call) -> Result<Reply, ApiError> {
@@ -148,10 +190,10 @@ fn statuses(call: &Call, only: Option<&(ClusterName, ServiceName)>) -> Result<St
             let subject = Subject::Service((owner.clone(), cluster.clone(), name.clone()));
             let reason = call.api.reconciler.waiting(&subject).map(|reason| reason.to_string());
             let observed_generation = stored.value.service.generation;
-            statuses.insert(
-                key,
-                ServiceStatus { reason, observed_generation, ..ServiceStatus::default() },
-            );
+            let service = (owner.clone(), cluster.clone(), name.clone());
+            let desired = call.api.reconciler.desired(&service);
+            let status = ServiceStatus::default();
+            statuses.insert(key, ServiceStatus { reason, observed_generation, desired, ..status });
         }
     }
     for ((owner, _), stored) in &model.tasks {
@@ -180,7 +222,8 @@ fn statuses(call: &Call, only: Option<&(ClusterName, ServiceName)>) -> Result<St
 }
 
 fn shown(call: &Call, record: ServiceRecord, statuses: &Statuses) -> Result<Service, ApiError> {
-    let ServiceRecord { service, rollout: Rollout { deployments, paused, events } } = record;
+    let ServiceRecord { service, rollout, .. } = record;
+    let Rollout { deployments, paused, events } = rollout;
     let (key, owner) = ((service.cluster.clone(), service.name.clone()), call.tenant()?.clone());
     let status = statuses.get(&key).cloned().unwrap_or_default();
     let host = Some(call.api.node_watch.names.of(&(owner, key.0, key.1)));
@@ -203,6 +246,10 @@ pub(crate) async fn update(call: Call) -> Result<Reply, ApiError> {
         spec.count = wanted.count.unwrap_or(spec.count);
         spec.task_definition = wanted.task_definition.clone().unwrap_or(spec.task_definition);
         spec.deployment = wanted.deployment.unwrap_or(spec.deployment);
+        spec.placement = wanted.placement.clone().unwrap_or(spec.placement);
+        spec.priority = wanted.priority.unwrap_or(spec.priority);
+        spec.scaling = wanted.scaling.clone().or(spec.scaling).filter(|_| !wanted.remove_scaling);
+        check_bounds(&cluster, &name, &wanted, &spec)?;
         if spec != service.spec {
             check(&call, Some(&service.spec), &spec).await?;
             (service.spec, service.generation) = (spec, service.generation + 1);
@@ -217,6 +264,26 @@ pub(crate) async fn update(call: Call) -> Result<Reply, ApiError> {
         return answer(&call, record);
     }
     Err(ApiError::conflict())
+}
+
+/// A count that its bounds would take back at once is no count.
+fn check_bounds(
+    cluster: &ClusterName,
+    name: &ServiceName,
+    wanted: &UpdateService,
+    spec: &ServiceSpec,
+) -> Result<(), ApiError> {
+    let (Some(count), Some(scaling)) = (wanted.count, &spec.scaling) else { return Ok(()) };
+    let (min, max) = scaling.bounds(now());
+    if (min..=max).contains(&count) {
+        return Ok(());
+    }
+    let message =
+        format!("service `{name}` scales between {min} and {max}, and {count} is outside");
+    Err(ApiError::invalid(message).hint(format!(
+        "change its bounds, or end that: margay service update {name} --cluster {cluster} \
+         --no-scaling"
+    )))
 }
 
 /// A service as it is now.

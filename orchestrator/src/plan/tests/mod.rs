@@ -5,9 +5,9 @@ use std::{
 
 use spec::{
     ContainerDefinition, ContainerHealth, ContainerPhase, ContainerStatus, DeploymentSettings,
-    Digest, LaunchType, Mount, NodeSpec, PortMapping, Resources, Service, ServiceSpec,
-    ServiceStatus, TaskDefinition, TaskDefinitionId, TaskPhase, TaskStatus, Tenant, Usage,
-    VolumeClaim, VolumeName,
+    Digest, LaunchType, Mount, NodeSpec, Placement, PortMapping, Resources, SchedulingStrategy,
+    Service, ServiceSpec, ServiceStatus, TaskDefinition, TaskDefinitionId, TaskPhase, TaskStatus,
+    Tenant, Usage, VolumeClaim, VolumeName,
 };
 
 mod claims; // one test for each claim about plans
@@ -21,13 +21,15 @@ use crate::state::{
 };
 
 /// Applies plans as the store would; its nodes do as they are told when asked to.
-#[derive(Default)]
 struct TestCluster {
     model: Model,
-    conditions: BTreeMap<NodeId, NodeCondition>,
+    /// What nodes and tasks are seen to do.
+    observed: Observed,
     now: u64,
     /// Of services that are made or changed from now on.
     settings: DeploymentSettings,
+    /// The rest of what is asked of them.
+    spec: ServiceSpec,
     /// Revisions whose tasks never become ready, and what their nodes say about them.
     bad: BTreeMap<TaskDefinitionId, String>,
 }
@@ -40,7 +42,16 @@ fn tenant() -> Tenant {
 
 impl TestCluster {
     fn new() -> Self {
-        let mut cluster = Self { now: 1_000_000, ..Self::default() };
+        let spec =
+            serde_json::json!({ "task_definition": "cats:1", "count": 0, "launch_type": "node" });
+        let mut cluster = Self {
+            model: Model::default(),
+            observed: Observed::default(),
+            now: 1_000_000,
+            settings: DeploymentSettings::default(),
+            spec: serde_json::from_value(spec).unwrap(),
+            bad: BTreeMap::new(),
+        };
         cluster.model.clusters.insert((tenant(), "main".parse().unwrap()));
         cluster
     }
@@ -65,10 +76,14 @@ impl TestCluster {
             spec,
             joined: self.now(),
             drain: false,
+            drain_deadline: None,
+            cordoned: false,
+            labels: BTreeMap::new(),
+            taints: Vec::new(),
             certificates: Vec::new(),
         };
         self.model.nodes.insert(id.clone(), Arc::new(record));
-        self.conditions.insert(id, NodeCondition::Ready);
+        self.observed.conditions.insert(id, NodeCondition::Ready);
     }
 
     fn edit_node(&mut self, name: &str, edit: impl FnOnce(&mut NodeRecord)) {
@@ -77,7 +92,7 @@ impl TestCluster {
     }
 
     fn is(&mut self, node: &str, condition: NodeCondition) {
-        self.conditions.insert(node.parse().unwrap(), condition);
+        self.observed.conditions.insert(node.parse().unwrap(), condition);
     }
 
     fn define(&mut self, id: &str, edit: impl FnOnce(&mut DefinitionRecord)) {
@@ -90,6 +105,7 @@ impl TestCluster {
             role: spec::Role::default(),
             containers: vec![container],
             volumes: Vec::new(),
+            placement_constraints: Vec::new(),
         };
         let mut record = DefinitionRecord {
             id: id.clone(),
@@ -109,7 +125,7 @@ impl TestCluster {
         let before = self.model.services.get(&key);
         let create_rev = before.map_or(rev, |stored| stored.create_rev);
         let generation = before.map_or(0, |stored| stored.value.service.generation);
-        let rollout = before.map(|stored| stored.value.rollout.clone()).unwrap_or_default();
+        let before = before.map(|stored| stored.value.clone());
         let service = Service {
             name: key.2.clone(),
             cluster: key.1.clone(),
@@ -119,11 +135,15 @@ impl TestCluster {
                 count,
                 launch_type: LaunchType::Node,
                 deployment: self.settings,
+                ..self.spec.clone()
             },
             generation: generation + 1,
             status: ServiceStatus::default(),
         };
-        let mut value = ServiceRecord { service, rollout };
+        let mut value = match before {
+            Some(before) => ServiceRecord { service, ..before },
+            None => ServiceRecord::new(service),
+        };
         if value.deployment().is_none() {
             value.begin(None, self.now());
         }
@@ -138,10 +158,11 @@ impl TestCluster {
     }
 
     fn plan(&self) -> Plan {
-        plan(&self.model, &self.conditions, self.now())
+        plan(&self.model, &self.observed, self.now())
     }
 
     fn apply(&mut self, plan: &Plan) {
+        self.observed.waiting = plan.waiting.clone();
         for step in &plan.steps {
             match step {
                 Step::Start { task, volumes } => {
@@ -208,7 +229,9 @@ impl TestCluster {
             self.model.tasks.values().map(|stored| stored.value.clone()).collect();
         for record in records.into_iter().filter(|record| !record.has_ended()) {
             let node = record.task.spec.node.as_ref();
-            if node.is_some_and(|node| self.conditions.get(node) == Some(&NodeCondition::Ready)) {
+            if node.is_some_and(|node| {
+                self.observed.conditions.get(node) == Some(&NodeCondition::Ready)
+            }) {
                 let (id, phase) = match record.task.spec.stop {
                     true => (None, TaskPhase::Stopped),
                     false => (Some(&record.task.spec.task_definition), TaskPhase::Running),
@@ -275,6 +298,7 @@ fn unhealthy(why: &str) -> ContainerStatus {
         exit_code: None,
         reason: Some(why.to_owned()),
         health: Some(ContainerHealth::Unhealthy),
+        idle: false,
         restarts: 0,
         ports: Vec::new(),
         usage: Usage::default(),

@@ -32,6 +32,23 @@ fn scripts_lead_to_their_golden_plans() {
     assert!(count >= 8, "{count} scripts");
 }
 
+/// `placement constraint zone == a; strategy binpack:memory`.
+fn placement(line: &str) -> Placement {
+    let mut placement = Placement::default();
+    for part in line.trim_start_matches("placement").split(';').filter(|part| !part.is_empty()) {
+        let (what, value) = part.trim().split_once(' ').unwrap();
+        match what {
+            "constraint" => placement.constraints.push(value.parse().unwrap()),
+            "prefer" => placement.preferences.push(value.parse().unwrap()),
+            "strategy" => placement.strategies.push(value.parse().unwrap()),
+            "tolerate" => placement.tolerations.push(value.parse().unwrap()),
+            "rebalance" => placement.rebalance = value == "true",
+            _ => panic!("no placement `{what}`"),
+        }
+    }
+    placement
+}
+
 impl TestCluster {
     fn command(&mut self, line: &str) {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -71,9 +88,7 @@ impl TestCluster {
                 });
             }
             ["service", name, count] => {
-                if !self.model.definitions.contains_key(&(tenant(), "cats:1".parse().unwrap())) {
-                    self.define("cats:1", |_| {});
-                }
+                self.define_cats();
                 let id = option("of").map_or("cats:1", |(_, id)| id);
                 self.service(name, id, count.parse().unwrap());
             }
@@ -98,6 +113,43 @@ impl TestCluster {
                     deadline_seconds: number("deadline", 600),
                 };
             }
+            ["daemon", name] => {
+                let usual = self.spec.clone();
+                self.spec.scheduling = SchedulingStrategy::Daemon;
+                self.define_cats();
+                self.service(name, option("of").map_or("cats:1", |(_, id)| id), 0);
+                self.spec = usual;
+            }
+            ["placement", ..] => self.spec.placement = placement(line),
+            ["priority", number] => self.spec.priority = number.parse().unwrap(),
+            ["rebalance", name] => {
+                self.edit_service(name, |service, now| service.begin_rebalancing(now));
+            }
+            ["idle", name] => {
+                let is_its = |task: &&TaskRecord| {
+                    task.task.spec.service.as_ref().is_some_and(|service| service.as_str() == *name)
+                };
+                let idle = self.tasks().filter(is_its).map(TaskRecord::key).collect();
+                self.observed.idle = idle;
+            }
+            ["cordon", node] => self.edit_node(node, |node| node.cordoned = true),
+            ["uncordon", node] => self.edit_node(node, |node| node.cordoned = false),
+            ["taint", node, taint] => {
+                self.edit_node(node, |node| node.taints.push(taint.parse().unwrap()));
+            }
+            ["untaint", node] => self.edit_node(node, |node| node.taints.clear()),
+            ["label", node] => {
+                let labels = options.iter().filter_map(|word| word.split_once('='));
+                let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned()));
+                self.edit_node(node, |node| node.labels.extend(labels));
+            }
+            ["drain", node, "within", seconds] => {
+                let seconds: u64 = seconds.parse().unwrap();
+                let deadline = Timestamp::from_millis(self.now + seconds * 1000);
+                self.edit_node(node, |node| {
+                    (node.drain, node.drain_deadline) = (true, Some(deadline));
+                });
+            }
             ["pause", name] => self.edit_service(name, |service, now| service.pause(true, now)),
             ["resume", name] => self.edit_service(name, |service, now| service.pause(false, now)),
             ["suspect", node] => self.is(node, NodeCondition::Suspect),
@@ -114,6 +166,12 @@ impl TestCluster {
             ["wait", seconds] => self.now += seconds.parse::<u64>().unwrap() * 1000,
             ["fail"] => self.end("exit code 1"),
             _ => panic!("no command `{line}`"),
+        }
+    }
+
+    fn define_cats(&mut self) {
+        if !self.model.definitions.contains_key(&(tenant(), "cats:1".parse().unwrap())) {
+            self.define("cats:1", |_| {});
         }
     }
 

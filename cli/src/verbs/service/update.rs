@@ -1,0 +1,103 @@
+use std::time::Duration;
+
+use orchestrator::{Client, UpdateService};
+use spec::{ClusterName, ServiceName, TaskDefinitionId};
+
+use super::{
+    converge,
+    deploying::DeploymentFlags,
+    placing::{PlacementFlags, ScalingFlags},
+};
+use crate::{control::Control, home::Home, output::line, serve::block_on};
+
+/// Change what a service runs, or how many copies; returns when another revision is in service, or
+/// was rolled back
+#[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("change")
+    .args(["task", "count", "min_healthy", "max_percent", "circuit_breaker", "rollback",
+        "deadline", "constraint", "prefer", "strategy", "tolerate", "rebalance", "priority",
+        "scale", "target", "schedule", "scale_out_cooldown", "scale_in_cooldown",
+        "no_scaling"])
+    .required(true).multiple(true)))]
+pub struct Update {
+    /// Its name
+    name: ServiceName,
+    /// Where it is
+    #[arg(long, value_name = "NAME")]
+    cluster: ClusterName,
+    /// Run this from now on
+    #[arg(long, value_name = "FAMILY:REVISION")]
+    task: Option<TaskDefinitionId>,
+    /// Keep so many copies
+    #[arg(long)]
+    count: Option<u32>,
+    /// Do not wait until the revision is in service
+    #[arg(short, long)]
+    detach: bool,
+    /// Wait no longer than this; the deployment goes on
+    #[arg(long, value_name = "DURATION", default_value = "15m",
+        value_parser = spec::parse_duration, conflicts_with = "detach")]
+    timeout: Duration,
+    #[command(flatten)]
+    deployment: DeploymentFlags,
+    #[command(flatten)]
+    placement: PlacementFlags,
+    #[command(flatten)]
+    scaling: ScalingFlags,
+    /// Follow no targets and schedules any more
+    #[arg(long, conflicts_with_all = ["scale", "target", "schedule"])]
+    no_scaling: bool,
+    #[command(flatten)]
+    control: Control,
+}
+
+impl Update {
+    pub fn run(self, home: &Home) -> anyhow::Result<()> {
+        let wait = (self.task.is_some() && !self.detach).then_some(self.timeout);
+        let update = UpdateService {
+            count: self.count,
+            task_definition: self.task,
+            priority: self.placement.priority,
+            remove_scaling: self.no_scaling,
+            ..UpdateService::default()
+        };
+        let Self { deployment, placement, scaling, .. } = self;
+        let flags = Flags { deployment, placement, scaling };
+        let client = self.control.client(home)?;
+        change(&client, &self.cluster, &self.name, update, &flags, wait)
+    }
+}
+
+/// What may change of a service beside its task and its count.
+#[derive(Debug, Default)]
+pub struct Flags {
+    deployment: DeploymentFlags,
+    placement: PlacementFlags,
+    scaling: ScalingFlags,
+}
+
+/// Changes a service, and waits until what it is to run is in service, where that is wanted.
+pub fn change(
+    client: &Client,
+    cluster: &ClusterName,
+    name: &ServiceName,
+    mut update: UpdateService,
+    flags: &Flags,
+    wait: Option<Duration>,
+) -> anyhow::Result<()> {
+    let Flags { deployment, placement, scaling } = flags;
+    if deployment.is_given() || placement.is_given() || scaling.is_given() {
+        let before = block_on(client.service(cluster, name))?.spec;
+        update.deployment = deployment.is_given().then(|| deployment.applied_to(before.deployment));
+        if placement.is_given() {
+            update.placement = Some(placement.applied_to(before.placement)?);
+        }
+        update.scaling = scaling.applied_to(before.scaling)?.filter(|_| scaling.is_given());
+    }
+    let service = block_on(client.update_service(cluster, name, &update))?;
+    line(format_args!("{}", service.name));
+    match wait {
+        Some(time_max) => block_on(converge::deployed(client, &service, time_max)),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,202 @@
+//! Counts that follow load and the clock: Kubernetes' formula, with the cool-downs of ECS.
+
+use std::collections::BTreeMap;
+
+use spec::{DeploymentState, ScalingMetric, SchedulingStrategy, Timestamp};
+
+use super::reserved;
+use crate::state::{
+    model::Model,
+    records::{ServiceKey, ServiceRecord},
+    reports::NodeReports,
+};
+
+/// What the ready replicas of a service do on average. What was not measured yet is nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Load {
+    /// Replicas that were measured.
+    pub replicas: u32,
+    /// Percent of the processor time that is reserved.
+    pub cpu_percent: u64,
+    /// Percent of the memory that is reserved.
+    pub memory_percent: u64,
+    /// Requests answered in a thousand seconds.
+    pub requests_per_1000_s: u64,
+}
+
+impl Load {
+    /// In the unit of a target, times a thousand.
+    fn of(&self, metric: ScalingMetric) -> u64 {
+        match metric {
+            ScalingMetric::Cpu => self.cpu_percent.saturating_mul(1000),
+            ScalingMetric::Memory => self.memory_percent.saturating_mul(1000),
+            ScalingMetric::Requests => self.requests_per_1000_s,
+        }
+    }
+}
+
+/// Of every service that scales by it.
+pub(super) fn loads(model: &Model, reports: &NodeReports) -> BTreeMap<ServiceKey, Load> {
+    let scales = |key: &ServiceKey| {
+        let service = model.services.get(key)?;
+        let scaling = service.value.service.spec.scaling.as_ref()?;
+        (!scaling.targets.is_empty()).then_some(())
+    };
+    let mut sums: BTreeMap<ServiceKey, (u32, [u64; 5])> = BTreeMap::new();
+    for record in model.tasks.values().map(|stored| &stored.value) {
+        let Some(key) = record.service_key().filter(|_| record.is_routable()) else { continue };
+        let node = record.task.spec.node.as_ref();
+        let rate = scales(&key).and(node).and_then(|node| reports.rate(node, &record.key()));
+        let Some((rate, definition)) = rate.zip(model.definition_of(record)) else { continue };
+        let (cpu, memory) = reserved(definition);
+        let sum = sums.entry(key).or_default();
+        sum.0 += 1;
+        let seen = [rate.cpu_millis, cpu, rate.memory_bytes, memory, rate.requests_per_1000_s];
+        sum.1.iter_mut().zip(seen).for_each(|(sum, seen)| *sum = sum.saturating_add(seen));
+    }
+    let percent = |part: u64, whole: u64| part.saturating_mul(100) / whole.max(1);
+    let load = |(key, (replicas, sums)): (ServiceKey, (u32, [u64; 5]))| {
+        let [cpu_used, cpu, memory_used, memory, requests] = sums;
+        let requests_per_1000_s = requests / u64::from(replicas);
+        let (cpu_percent, memory_percent) = (percent(cpu_used, cpu), percent(memory_used, memory));
+        (key, Load { replicas, cpu_percent, memory_percent, requests_per_1000_s })
+    };
+    sums.into_iter().map(load).collect()
+}
+
+/// A load within a tenth of its target asks for nothing, as with Kubernetes: counts do not
+/// oscillate.
+const TOLERANCE_PERCENT: u64 = 10;
+/// One step at most doubles a count that is larger than this: a burst is measured again before more
+/// follow.
+const DOUBLED_FROM: u64 = 4;
+
+/// The service with another count, where its bounds or its load ask for one.
+pub(super) fn after(
+    record: &ServiceRecord,
+    load: Option<&Load>,
+    now: Timestamp,
+) -> Option<ServiceRecord> {
+    let spec = &record.service.spec;
+    let scaling = spec.scaling.as_ref()?;
+    if spec.scheduling == SchedulingStrategy::Daemon {
+        return None;
+    }
+    let (min, max) = scaling.bounds(now);
+    let bounded = spec.count.clamp(min, max);
+    if bounded != spec.count {
+        let mut next = record.clone();
+        next.scale(bounded, &format!("its bounds are {min}..{max}"), now);
+        return Some(next);
+    }
+    let load = load.filter(|load| load.replicas > 0 && spec.count > 0)?;
+    let (wanted, why) = wanted(record, load)?;
+    let wanted = wanted.clamp(min, max);
+    let since = record.scaled.map(|at| now.since(at));
+    let rests = |cooldown| since.is_none_or(|since| since >= cooldown);
+    let newest = record.deployment().map(|deployment| deployment.state);
+    let is_allowed = match wanted.cmp(&spec.count) {
+        std::cmp::Ordering::Equal => false,
+        std::cmp::Ordering::Greater => rests(scaling.scale_out_cooldown()),
+        // A deployment measures too little: its new replicas are not loaded yet.
+        std::cmp::Ordering::Less => {
+            newest != Some(DeploymentState::InProgress) && rests(scaling.scale_in_cooldown())
+        }
+    };
+    is_allowed.then(|| {
+        let mut next = record.clone();
+        next.scale(wanted, &why, now);
+        next
+    })
+}
+
+/// The most replicas that a target asks for, and why.
+fn wanted(record: &ServiceRecord, load: &Load) -> Option<(u32, String)> {
+    let spec = &record.service.spec;
+    let count = u64::from(spec.count);
+    let asked = spec.scaling.as_ref()?.targets.iter().map(|target| {
+        let (seen, value) = (load.of(target.metric), u64::from(target.value) * 1000);
+        let off = seen.abs_diff(value).saturating_mul(100);
+        let wanted = match off <= value.saturating_mul(TOLERANCE_PERCENT) {
+            true => count,
+            false => count.saturating_mul(seen).div_ceil(value),
+        };
+        let most = count.saturating_mul(2).max(DOUBLED_FROM);
+        let wanted = u32::try_from(wanted.clamp(1, most)).unwrap_or(u32::MAX);
+        (
+            wanted,
+            format!("{} of each replica, and its target is {target}", shown(target.metric, seen)),
+        )
+    });
+    asked.max_by_key(|(wanted, _)| *wanted)
+}
+
+fn shown(metric: ScalingMetric, thousandths: u64) -> String {
+    let (whole, tenth) = (thousandths / 1000, thousandths % 1000 / 100);
+    match metric {
+        ScalingMetric::Cpu => format!("{whole} % of the CPU"),
+        ScalingMetric::Memory => format!("{whole} % of the memory"),
+        ScalingMetric::Requests => format!("{whole}.{tenth} requests a second"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(count: u32, targets: &[&str]) -> ServiceRecord {
+        serde_json::from_value(serde_json::json!({ "service": {
+            "name": "web", "cluster": "main", "created": "2026-11-27T10:00:00.000Z",
+            "generation": 1, "status": { "placed": 0, "running": 0, "observed_generation": 1 },
+            "spec": {
+                "task_definition": "web:1", "count": count, "launch_type": "node",
+                "scaling": { "min": 2, "max": 10, "targets": targets },
+            },
+        } }))
+        .unwrap()
+    }
+
+    fn load(cpu_percent: u64, memory_percent: u64, requests: u64) -> Load {
+        let requests_per_1000_s = requests * 1000;
+        Load { replicas: 1, cpu_percent, memory_percent, requests_per_1000_s }
+    }
+
+    #[test]
+    fn a_count_follows_the_target_that_asks_for_most_within_its_bounds() {
+        let now = Timestamp::from_millis(1_000_000);
+        for (count, targets, load, want) in [
+            (1, &["cpu=50"][..], None, Some(2)), // its bounds
+            (12, &["cpu=50"], None, Some(10)),
+            (4, &["cpu=50"], None, None),
+            (4, &["cpu=50"], Some(load(50, 0, 0)), None),
+            (4, &["cpu=50"], Some(load(55, 0, 0)), None), // within a tenth
+            (4, &["cpu=50"], Some(load(56, 0, 0)), Some(5)),
+            (4, &["cpu=50"], Some(load(100, 0, 0)), Some(8)),
+            (4, &["cpu=50"], Some(load(1000, 0, 0)), Some(8)), // at most twice as many
+            (6, &["cpu=50"], Some(load(1000, 0, 0)), Some(10)),
+            (4, &["cpu=50"], Some(load(20, 0, 0)), Some(2)),
+            (4, &["cpu=50"], Some(load(0, 0, 0)), Some(2)),
+            (4, &["cpu=50", "memory=50"], Some(load(20, 90, 0)), Some(8)),
+            (4, &["requests=100"], Some(load(0, 0, 150)), Some(6)),
+        ] {
+            let next = after(&record(count, targets), load.as_ref(), now);
+            let next = next.map(|next| next.service.spec.count);
+            assert_eq!(next, want, "{count} {targets:?} {load:?}");
+        }
+    }
+
+    #[test]
+    fn a_step_waits_for_its_cool_down_and_says_why_it_was_made() {
+        let mut service = record(4, &["cpu=50"]);
+        let at = |seconds: u64| Timestamp::from_millis(1_000_000 + seconds * 1000);
+        service = after(&service, Some(&load(100, 0, 0)), at(0)).unwrap();
+        assert_eq!(
+            service.rollout.events[0].message,
+            "scaled from 4 to 8: 100 % of the CPU of each replica, and its target is cpu=50"
+        );
+        assert!(after(&service, Some(&load(100, 0, 0)), at(29)).is_none());
+        assert!(after(&service, Some(&load(10, 0, 0)), at(299)).is_none());
+        assert_eq!(after(&service, Some(&load(100, 0, 0)), at(30)).unwrap().service.spec.count, 10);
+        assert_eq!(after(&service, Some(&load(10, 0, 0)), at(300)).unwrap().service.spec.count, 2);
+    }
+}

@@ -1,0 +1,125 @@
+//! What a task does in a second, from readings of counters that go up.
+
+use std::time::Instant;
+
+use spec::{TaskStatus, Usage};
+
+use crate::limits::{RATE_WINDOW, RATE_WINDOW_MIN};
+
+/// Readings of the counters of one task: rates are those since the first one, which is one to two
+/// windows ago.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Readings {
+    first: Reading,
+    middle: Reading,
+    last: Reading,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Reading {
+    at: Instant,
+    usage: Usage,
+}
+
+/// What a task does on average.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TaskRate {
+    /// Thousandths of a processor.
+    pub cpu_millis: u64,
+    pub memory_bytes: u64,
+    /// Requests answered in a thousand seconds.
+    pub requests_per_1000_s: u64,
+}
+
+impl Readings {
+    pub fn new(status: &TaskStatus, at: Instant) -> Self {
+        let reading = Reading { at, usage: total(status) };
+        Self { first: reading, middle: reading, last: reading }
+    }
+
+    pub fn read(&mut self, status: &TaskStatus, at: Instant) {
+        self.last = Reading { at, usage: total(status) };
+        if at.duration_since(self.middle.at) >= RATE_WINDOW {
+            (self.first, self.middle) = (self.middle, self.last);
+        }
+    }
+
+    /// Nothing while they are too close to each other.
+    pub fn rate(&self) -> Option<TaskRate> {
+        let time = self.last.at.duration_since(self.first.at);
+        let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        if time < RATE_WINDOW_MIN || time > 3 * RATE_WINDOW {
+            return None;
+        }
+        let used = self.last.usage.since(self.first.usage);
+        Some(TaskRate {
+            cpu_millis: used.cpu_ns / 1000 / millis,
+            memory_bytes: used.memory_byte_ms / millis,
+            requests_per_1000_s: used.runs.saturating_mul(1_000_000) / millis,
+        })
+    }
+}
+
+/// Of all its containers.
+fn total(status: &TaskStatus) -> Usage {
+    status.containers.iter().fold(Usage::default(), |sum, one| sum.plus(one.usage))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use spec::{ContainerPhase, ContainerStatus, Digest, TaskPhase};
+
+    use super::*;
+
+    fn status(seconds: u64) -> TaskStatus {
+        let usage = Usage {
+            runs: 20 * seconds,
+            cpu_ns: 500_000_000 * seconds,
+            memory_byte_ms: 1000 * seconds * (64 << 20),
+            ..Usage::default()
+        };
+        let container = ContainerStatus {
+            name: "app".parse().unwrap(),
+            image: Digest::of(b"cats"),
+            phase: ContainerPhase::Running,
+            exit_code: None,
+            reason: None,
+            health: None,
+            idle: false,
+            restarts: 0,
+            ports: Vec::new(),
+            usage,
+        };
+        TaskStatus {
+            phase: TaskPhase::Running,
+            reason: None,
+            ready: None,
+            containers: vec![container],
+        }
+    }
+
+    #[test]
+    fn a_rate_is_that_of_the_last_readings_once_there_are_enough() {
+        let begin = Instant::now();
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        let mut readings = Readings::new(&status(0), begin);
+        readings.read(&status(3), at(3));
+        assert_eq!(readings.rate(), None);
+        let want =
+            TaskRate { cpu_millis: 500, memory_bytes: 64 << 20, requests_per_1000_s: 20_000 };
+        for seconds in [12, 15, 18, 30, 33, 45] {
+            readings.read(&status(seconds), at(seconds));
+            assert_eq!(readings.rate(), Some(want), "{seconds}");
+        }
+        // It stands still from now on.
+        for seconds in [48, 60, 63, 75, 78] {
+            readings.read(&status(45), at(seconds));
+        }
+        assert_eq!(readings.rate().map(|rate| rate.cpu_millis), Some(0));
+        // A silent node says nothing about a load.
+        readings.read(&status(45), at(300));
+        assert_eq!(readings.rate(), None);
+    }
+}
