@@ -34,6 +34,7 @@ pub fn check(store: &dyn BlobStore) {
     readers_keep_the_bytes_of_what_is_replaced_or_removed(store);
     writing_again_is_idempotent(store);
     every_blob_is_listed_and_removed_once(store);
+    a_linked_file_has_the_bytes_also_when_the_blob_is_gone(store);
     what_is_set_aside_is_missing_until_it_is_written_again(store);
     assert_eq!(store.list().unwrap(), [], "every check removes what it wrote");
 }
@@ -46,6 +47,16 @@ pub fn check_uploads(store: &dyn UploadStore) {
     uploads_go_on_and_become_blobs(store);
     bytes_that_were_not_counted_become_no_part_of_a_blob(store);
     a_discarded_upload_is_gone(store);
+}
+
+fn a_linked_file_has_the_bytes_also_when_the_blob_is_gone(store: &dyn BlobStore) {
+    let (digest, folder) = (put(store, b"linked"), std::env::temp_dir());
+    let path = folder.join(format!("margay-link-{}", disk::random_hex::<8>()));
+    store.link(&digest, &path).unwrap();
+    assert!(store.remove(&digest).unwrap());
+    assert_eq!(std::fs::read(&path).unwrap(), b"linked");
+    std::fs::remove_file(&path).unwrap();
+    assert!(matches!(store.link(&digest, &path), Err(Error::Missing(_))));
 }
 
 fn put(store: &dyn BlobStore, bytes: &[u8]) -> Digest {

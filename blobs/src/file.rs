@@ -78,7 +78,10 @@ impl FileBlobStore {
     }
 
     /// The same, in a folder that is there.
-    pub(crate) fn path_for_new(&self, digest: &Digest) -> Result<PathBuf> {
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn path_for_new(&self, digest: &Digest) -> Result<PathBuf> {
         let folder = self.folder(digest);
         disk::private_folder(&folder).map_err(Error::io("make the folder", folder))?;
         Ok(self.path(digest))
@@ -160,6 +163,13 @@ impl BlobStore for FileBlobStore {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(source) => Err(Error::Io { action: "remove", path, source }),
+        }
+    }
+
+    fn link(&self, digest: &Digest, path: &Path) -> Result<()> {
+        match fs::hard_link(self.path(digest), path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::Missing(*digest)),
+            linked => linked.map_err(Error::io("link a blob to", path)),
         }
     }
 

@@ -1,6 +1,8 @@
 use std::{
     fmt,
+    fs::File,
     io::{self, Read, Write},
+    path::Path,
     time::SystemTime,
 };
 
@@ -51,6 +53,17 @@ pub trait BlobStore: Send + Sync {
     /// # Errors
     /// [`Error::Io`].
     fn remove(&self, digest: &Digest) -> Result<bool>;
+
+    /// Makes the bytes of a blob a file at `path`, where there is none; a store of files does so
+    /// without copying them. Not durable, and not verified.
+    ///
+    /// # Errors
+    /// [`Error::Missing`], [`Error::Io`].
+    fn link(&self, digest: &Digest, path: &Path) -> Result<()> {
+        let mut blob = self.open(digest, 0)?;
+        let copied = File::create_new(path).and_then(|mut file| io::copy(&mut blob, &mut file));
+        copied.map(drop).map_err(Error::io("copy a blob to", path))
+    }
 
     /// Takes a blob whose bytes are wrong out of sight. A store may keep the bytes for a look at
     /// them, until [`BlobStore::forget_aside`].

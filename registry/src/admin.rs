@@ -16,8 +16,8 @@ use crate::{
     protocol::{
         ADMIN_SOCKET, Collected, ErrorBody, Existing, Immutable, ImmutableInfo, ManifestInfo, Page,
         PasswordBody, QuotaInfo, Repositories, RepositoryInfo, Retained, RetentionChange,
-        RetentionInfo, RobotCredential, RobotInfo, Scrubbed, TagInfo, UploadInfo, Visibility,
-        VisibilityBody, encode_query,
+        RetentionInfo, RobotCredential, RobotInfo, Scrubbed, SnapshotInfo, Switch, TagInfo,
+        UploadInfo, Visibility, VisibilityBody, encode_query,
     },
 };
 
@@ -306,21 +306,22 @@ impl Admin {
         self.read(self.send(request).await?)
     }
 
-    /// Whether clients may change nothing.
+    /// Whether a switch is on.
     ///
     /// # Errors
     /// [`Error::Unreachable`] when no registry runs there.
-    pub async fn is_read_only(&self) -> Result<bool, Error> {
-        self.get("/admin/rules/read-only").await
+    pub async fn is_on(&self, switch: Switch) -> Result<bool, Error> {
+        self.get(&format!("/admin/rules/{}", switch.name())).await
     }
 
-    /// Lets clients change nothing, or everything that they have the right to.
+    /// Switches something on or off for all clients.
     ///
     /// # Errors
     /// [`Error::Unreachable`] when no registry runs there.
-    pub async fn set_read_only(&self, read_only: bool) -> Result<(), Error> {
-        let method = if read_only { Method::PUT } else { Method::DELETE };
-        self.call(method, "/admin/rules/read-only", None::<&()>).await.map(drop)
+    pub async fn set_switch(&self, switch: Switch, on: bool) -> Result<(), Error> {
+        let method = if on { Method::PUT } else { Method::DELETE };
+        let path = format!("/admin/rules/{}", switch.name());
+        self.call(method, &path, None::<&()>).await.map(drop)
     }
 
     /// The repositories whose tags are immutable.
@@ -345,6 +346,16 @@ impl Admin {
             Some(rule) => self.call(Method::PUT, &path, Some(&rule)).await.map(drop),
             None => self.delete(&path).await,
         }
+    }
+
+    /// Makes a snapshot of everything below the data folder.
+    pub(crate) async fn take_snapshot(&self) -> Result<SnapshotInfo, Error> {
+        let request = ApiRequest::new(Method::POST, "/admin/snapshots", ADMIN_PASS_TIME_MAX);
+        self.read(self.send(request).await?)
+    }
+
+    pub(crate) async fn remove_snapshot(&self, id: &str) -> Result<(), Error> {
+        self.delete(&format!("/admin/snapshots/{id}")).await
     }
 
     async fn delete(&self, path: &str) -> Result<(), Error> {

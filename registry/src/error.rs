@@ -102,6 +102,12 @@ pub enum Error {
     Admin { message: String },
     #[error("`{}` is not a token key of a registry", .path.display())]
     InvalidKey { path: PathBuf },
+    #[error("`{}` is no backup of a registry: {why}", .path.display())]
+    NoBackup { path: PathBuf, why: &'static str },
+    #[error("another backup into `{}` is under way", .path.display())]
+    BackupUnderWay { path: PathBuf },
+    #[error("there is a registry in `{}` already", .path.display())]
+    RegistryThere { path: PathBuf },
 }
 
 /// How a server deviates from the distribution-spec.
@@ -205,6 +211,9 @@ impl Error {
                 "nothing was stored; the operator of the registry should check its disk".to_owned()
             }
             Self::Protocol { .. } => "check host and port".to_owned(),
+            Self::RegistryThere { path } => {
+                format!("stop it, and move it away: mv {0} {0}.old", path.display())
+            }
             Self::TooManyRequests { .. }
             | Self::ErrorResponse { .. }
             | Self::ForeignRealm { .. }
@@ -221,6 +230,8 @@ impl Error {
             | Self::InvalidRepository { .. }
             | Self::InvalidRegistry { .. }
             | Self::Admin { .. }
+            | Self::BackupUnderWay { .. }
+            | Self::NoBackup { .. }
             | Self::InvalidKey { .. } => return None,
         })
     }

@@ -26,6 +26,7 @@ mod access; // users, tokens, and what each may do
 mod server; // one file for each family of endpoints
 mod client; // push, pull, and what they need
 mod admin; // the client of the admin socket
+mod backup; // everything in a folder, and back
 
 #[cfg(test)]
 mod tests; // client and server against each other, and against faults
@@ -33,6 +34,7 @@ mod tests; // client and server against each other, and against faults
 pub use access::{Cost, Tokens};
 pub use account::RobotScope;
 pub use admin::Admin;
+pub use backup::{BackedUp, Restored, back_up, restore};
 pub(crate) use blocking::blocking;
 pub use client::{
     Auth, BlobSink, Client, ClientOptions, Entries, Event, Outcome, Progress, PullOptions,
@@ -43,7 +45,7 @@ pub use limits::Limits;
 pub use protocol::{
     Collected, DamagedBlob, Existing, Expired, Fault, Immutable, ImmutableInfo, ManifestInfo,
     QuotaInfo, Repositories, RepositoryInfo, Retained, Retention, RetentionChange, RetentionInfo,
-    RetentionRule, RobotCredential, RobotInfo, Scrubbed, TagInfo, UploadInfo, Visibility,
+    RetentionRule, RobotCredential, RobotInfo, Scrubbed, Switch, TagInfo, UploadInfo, Visibility,
 };
 pub use quota::{Exceeded, Quota, QuotaChange, QuotaResource};
 pub use repository::{Action, Repository};

@@ -160,6 +160,14 @@ pub(crate) const PULLS_REMEMBERED_MAX: usize = 20_000;
 pub(crate) const PULLS_WRITTEN_AT_ONCE: usize = 64;
 /// Manifests that are asked for while retention decides: of more, it deletes none.
 pub(crate) const ASKED_FOR_MAX: usize = 100_000;
+/// Bytes of one record in a backup: the store's limit, as JSON.
+pub(crate) const RECORD_LINE_BYTES_MAX: u64 = 1 << 20;
+/// Records that one transaction restores, and transactions at once, which the store commits
+/// together.
+pub(crate) const RESTORED_PER_TRANSACTION: usize = 50;
+pub(crate) const RESTORED_AT_ONCE: usize = 32;
+/// Bytes of the description of a backup.
+pub(crate) const BACKUP_BYTES_MAX: u64 = 64 << 10;
 /// How often a manifest is added or deleted anew because another request has changed it or its tag
 /// meanwhile.
 pub(crate) const PUT_TRIES_MAX: usize = 64;

@@ -1,7 +1,8 @@
+mod backups; // everything in a folder, and back
 mod contents; // tags and manifests
 mod quotas; // what accounts may have, and open uploads
 mod retention; // which tags and manifests stay
-mod rules; // read-only mode and immutable tags
+mod rules; // switches and immutable tags
 mod space; // what collection and its like have done, in words
 
 use std::{
@@ -15,7 +16,8 @@ use std::{
 use anyhow::{bail, ensure};
 use clap::{Subcommand, ValueEnum};
 use registry::{
-    Admin, Config, Existing, Repositories, Repository, RobotCredential, RobotScope, Server, Tokens,
+    Admin, Config, Existing, Repositories, Repository, RobotCredential, RobotScope, Server, Switch,
+    Tokens,
 };
 use sandbox::{Network, Service};
 use spec::{CredentialName, Tenant};
@@ -109,7 +111,19 @@ grace time, and no client has asked for it: a push sends its manifest last. Othe
     /// Let clients push and delete nothing, or let them again; or say which
     ReadOnly {
         /// on, or off
-        wanted: Option<rules::ReadOnly>,
+        wanted: Option<rules::Wanted>,
+    },
+    /// Take images without their blobs, as a mirror of some platforms has them, or refuse them
+    /// again; or say which
+    Sparse {
+        /// on, or off
+        wanted: Option<rules::Wanted>,
+    },
+    /// Let clients without a login push, pull and delete everything, for development, or not
+    /// again; or say which
+    AnonymousPush {
+        /// on, or off
+        wanted: Option<rules::Wanted>,
     },
     /// Repositories whose tags, once set, are not moved
     #[command(subcommand)]
@@ -124,6 +138,27 @@ Exits with 1 when anything is."
         /// How much to read in a second [default: 16MiB]
         #[arg(long, value_name = "SIZE", value_parser = spec::parse_bytes)]
         rate: Option<u64>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Copy everything into a folder while the registry runs; the next time only what is new
+    #[command(
+        after_help = "The folder has users, rules, repositories and their blobs as they are at one moment: keep it as private as the
+home. Exits with 1 when the registry has lost blobs, which are named; everything else is in the backup."
+    )]
+    Backup {
+        /// An empty folder, or one with an earlier backup
+        folder: PathBuf,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Make a registry from a backup, in a home that has none
+    #[command(
+        after_help = "What the backup lacks is named, and exits with 1: the registry serves the rest, and the next push heals it."
+    )]
+    Restore {
+        /// The folder with the backup
+        folder: PathBuf,
         #[command(flatten)]
         output: Output,
     },
@@ -446,6 +481,9 @@ impl Args {
 impl Verb {
     fn run(self, home: &Home) -> anyhow::Result<()> {
         let data_dir = home.path().join("registry");
+        if let Self::Restore { folder, output } = self {
+            return backups::restore(&folder, &home.folder("registry")?, output);
+        }
         ensure!(
             data_dir.exists(),
             Advice::new(format!("there is no registry in `{}`", home.path().display()))
@@ -466,7 +504,11 @@ impl Verb {
                 line(format_args!("{repository}"));
             }
             Self::Tag(verb) => verb.run(&admin)?,
-            Self::ReadOnly { wanted } => rules::read_only(&admin, wanted)?,
+            Self::ReadOnly { wanted } => rules::switch(&admin, Switch::ReadOnly, wanted)?,
+            Self::Sparse { wanted } => rules::switch(&admin, Switch::Sparse, wanted)?,
+            Self::AnonymousPush { wanted } => {
+                rules::switch(&admin, Switch::AnonymousPush, wanted)?;
+            }
             Self::Immutable(verb) => verb.run(&admin)?,
             Self::Retention(verb) => verb.run(&admin)?,
             Self::Scrub { rate, output } => {
@@ -479,6 +521,8 @@ impl Verb {
                         .hint("push the images again that have them, which heals them")
                 );
             }
+            Self::Backup { folder, output } => backups::back_up(&admin, &folder, output)?,
+            Self::Restore { .. } => unreachable!("it needs no registry, and has returned"),
             Self::Quota(verb) => verb.run(&admin)?,
             Self::Upload(verb) => verb.run(&admin)?,
             Self::Gc { dry_run, grace, output } => {

@@ -1,4 +1,4 @@
-//! The guides of five languages: every command of theirs runs as it stands on the page, and every
+//! The guides of five languages and of the registry: every command of theirs runs as it stands on the page, and every
 //! source that they show is the one that `init` writes. A language whose tools are missing says so.
 
 use std::fs;
@@ -40,4 +40,9 @@ fn the_guide_of_javascript_works_as_it_stands() {
 #[test]
 fn the_guide_of_python_works_as_it_stands() {
     follow("python");
+}
+
+#[test]
+fn the_guide_of_the_registry_works_as_it_stands() {
+    follow("registry");
 }

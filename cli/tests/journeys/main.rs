@@ -19,6 +19,7 @@ mod http; // hostile requests
 mod certificates; // in files that are renewed
 mod proxies; // in front of registry and ingress
 mod registry; // login, push, pull
+mod registry_admin; // what its operator does
 mod audit; // what was done on a platform
 mod credentials; // control plane and registry: made, used, rotated, removed
 mod up; // a platform for a journey

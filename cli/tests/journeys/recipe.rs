@@ -35,6 +35,7 @@ fn missing(language: &str) -> Option<String> {
         "rust" => &["cargo --version"],
         "go" => &["go version"],
         "c" => &["clang --target=wasm32-wasi -mexec-model=reactor -x c /dev/null -o /dev/null"],
+        "registry" => &["curl --version"],
         "javascript" => &["node --version", "npm view @bytecodealliance/componentize-js version"],
         _ => &["python3 -m venv --help", "curl -sSfm 20 -o /dev/null https://pypi.org/simple/"],
     };
@@ -115,7 +116,9 @@ impl Recipe {
         assert!(!commands.is_empty(), "the commands of {}", self.name);
         // Another server may have the port of the page.
         let port = free_port().to_string();
-        let script = format!("set -eu\n{prelude}{}", commands.replace("8080", &port));
+        // A server that a page starts ends with its commands, also when one of them fails.
+        let end = "trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT";
+        let script = format!("set -eu\n{end}\n{prelude}{}", commands.replace("8080", &port));
         let binary = Path::new(env!("CARGO_BIN_EXE_margay")).parent().expect("a folder");
         let path = std::env::var("PATH").unwrap_or_default();
         let said = Command::new("bash")

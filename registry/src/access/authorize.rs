@@ -1,6 +1,6 @@
 use spec::Tenant;
 
-use crate::{Action, Repository, account::Account};
+use crate::{Action, Error, Repository, account::Account, protocol::Switch, storage::Metadata};
 
 /// The client of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,18 +45,39 @@ pub(crate) enum Verdict {
     Denied,
 }
 
+/// What clients may do in a repository without a right of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Nothing. So is one that does not exist: it cannot be told from a private one.
+    Private,
+    /// Pull.
+    Public,
+    /// Everything, without a login: for development.
+    Open,
+}
+
+impl Access {
+    pub async fn of(metadata: &Metadata, repository: &Repository) -> Result<Self, Error> {
+        let is_open = metadata.rules.is_on(Switch::AnonymousPush);
+        Ok(match (is_open, metadata.is_public(repository).await?) {
+            (true, _) => Self::Open,
+            (false, true) => Self::Public,
+            (false, false) => Self::Private,
+        })
+    }
+}
+
 /// Whether `principal` may do `action` in `repository`: the only place where this is decided.
-/// `public` is the visibility of the repository; one that does not exist is not public, so that it
-/// cannot be told from a private one.
 pub(crate) fn authorize(
     principal: &Principal,
     repository: &Repository,
-    public: bool,
+    access: Access,
     action: Action,
 ) -> Verdict {
-    let open = public && action == Action::Pull;
+    let is_public = access != Access::Private && action == Action::Pull;
     match principal {
-        _ if open => Verdict::Allowed,
+        _ if is_public => Verdict::Allowed,
+        Principal::Anonymous if access == Access::Open => Verdict::Allowed,
         Principal::Anonymous => Verdict::Challenge,
         Principal::User { name, .. } if !repository.belongs_to(name) => Verdict::Denied,
         Principal::User { scopes, .. } if scopes.cover(repository, action) => Verdict::Allowed,
@@ -106,29 +127,33 @@ mod tests {
             own: false,
         };
         let machine = |scopes| Principal::Machine { name: "node".to_owned(), minted: 0, scopes };
-        use {Action::*, Verdict::*};
-        for (principal, repository, public, action, want) in [
-            (Principal::Anonymous, "ann/cats", false, Pull, Challenge),
-            (Principal::Anonymous, "ann/cats", true, Pull, Allowed),
-            (Principal::Anonymous, "ann/cats", true, Push, Challenge),
-            (user("ann", Scopes::All), "ann/cats", false, Push, Allowed),
-            (user("ann", Scopes::All), "ann", false, Push, Denied),
-            (user("ann", Scopes::All), "anna/cats", false, Pull, Denied),
-            (user("bob", Scopes::All), "ann/cats", false, Pull, Denied),
-            (user("bob", Scopes::All), "ann/cats", true, Pull, Allowed),
-            (user("bob", Scopes::All), "ann/cats", true, Delete, Denied),
-            (user("bob", only("ann/cats", &[Pull, Push])), "ann/cats", false, Pull, Denied),
-            (user("ann", only("ann/cats", &[Pull])), "ann/cats", false, Push, Challenge),
-            (user("ann", only("ann/cats", &[Push])), "ann/cats", false, Delete, Allowed),
-            (user("ann", only("ann/cats", &[Pull])), "ann/dogs", false, Pull, Challenge),
-            (machine(only("ann/cats", &[Pull])), "ann/cats", false, Pull, Allowed),
-            (machine(only("ann/cats", &[Pull])), "ann/cats", false, Push, Denied),
-            (machine(only("ann/cats", &[Pull])), "ann/dogs", false, Pull, Denied),
-            (machine(only("ann/cats", &[Pull])), "ann/dogs", true, Pull, Allowed),
-            (Principal::ControlPlane, "ann/cats", false, Pull, Denied),
+        use {Access::*, Action::*, Verdict::*};
+        for (principal, repository, access, action, want) in [
+            (Principal::Anonymous, "ann/cats", Private, Pull, Challenge),
+            (Principal::Anonymous, "ann/cats", Public, Pull, Allowed),
+            (Principal::Anonymous, "ann/cats", Public, Push, Challenge),
+            (user("ann", Scopes::All), "ann/cats", Private, Push, Allowed),
+            (user("ann", Scopes::All), "ann", Private, Push, Denied),
+            (user("ann", Scopes::All), "anna/cats", Private, Pull, Denied),
+            (user("bob", Scopes::All), "ann/cats", Private, Pull, Denied),
+            (user("bob", Scopes::All), "ann/cats", Public, Pull, Allowed),
+            (user("bob", Scopes::All), "ann/cats", Public, Delete, Denied),
+            (user("bob", only("ann/cats", &[Pull, Push])), "ann/cats", Private, Pull, Denied),
+            (user("ann", only("ann/cats", &[Pull])), "ann/cats", Private, Push, Challenge),
+            (user("ann", only("ann/cats", &[Push])), "ann/cats", Private, Delete, Allowed),
+            (user("ann", only("ann/cats", &[Pull])), "ann/dogs", Private, Pull, Challenge),
+            (machine(only("ann/cats", &[Pull])), "ann/cats", Private, Pull, Allowed),
+            (machine(only("ann/cats", &[Pull])), "ann/cats", Private, Push, Denied),
+            (machine(only("ann/cats", &[Pull])), "ann/dogs", Private, Pull, Denied),
+            (machine(only("ann/cats", &[Pull])), "ann/dogs", Public, Pull, Allowed),
+            (Principal::ControlPlane, "ann/cats", Private, Pull, Denied),
+            (Principal::Anonymous, "ann/cats", Open, Push, Allowed),
+            (Principal::Anonymous, "ann/cats", Open, Delete, Allowed),
+            (user("bob", Scopes::All), "ann/cats", Open, Push, Denied),
+            (Principal::ControlPlane, "ann/cats", Open, Push, Denied),
         ] {
-            let got = authorize(&principal, &repository.parse().unwrap(), public, action);
-            assert_eq!(got, want, "{principal:?} {action:?} {repository}, public: {public}");
+            let got = authorize(&principal, &repository.parse().unwrap(), access, action);
+            assert_eq!(got, want, "{principal:?} {action:?} {repository}, {access:?}");
         }
     }
 }

@@ -6,7 +6,7 @@ mod passwords; // login, one password check at a time
 mod tokens; // what a login is exchanged for, valid for minutes
 
 pub(crate) use {
-    authorize::{Principal, Scopes, Verdict, authorize},
+    authorize::{Access, Principal, Scopes, Verdict, authorize},
     passwords::{LoginOutcome, Passwords, SetPasswordError},
     tokens::{AUDIENCE, own_repositories},
 };

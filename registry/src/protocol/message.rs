@@ -133,6 +133,30 @@ pub struct UploadInfo {
     pub idle_seconds: u64,
 }
 
+/// What the operator switches on or off for all clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Switch {
+    /// Clients change nothing.
+    ReadOnly,
+    /// A manifest may name blobs that its repository lacks.
+    Sparse,
+    /// A client without a login may do everything: for development.
+    AnonymousPush,
+}
+
+impl Switch {
+    pub const ALL: [Self; 3] = [Self::ReadOnly, Self::Sparse, Self::AnonymousPush];
+
+    /// In paths of the admin socket and as the key of its record.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ReadOnly => "read-only",
+            Self::Sparse => "sparse",
+            Self::AnonymousPush => "anonymous-push",
+        }
+    }
+}
+
 /// The tags of a repository stay as they were set.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

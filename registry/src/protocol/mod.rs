@@ -3,14 +3,15 @@
 mod pattern; // in which a star stands for any characters
 mod manifest; // what both ends read in a manifest
 mod message; // JSON bodies
+mod snapshot; // a copy of everything at one moment
 mod retention; // which tags and manifests stay
 mod query; // percent-encoded parameters
 mod range; // which bytes of a blob or an upload
 
 pub use message::{
     Collected, DamagedBlob, Existing, Fault, Immutable, ImmutableInfo, ManifestInfo, QuotaInfo,
-    Repositories, RepositoryInfo, RobotCredential, RobotInfo, Scrubbed, TagInfo, UploadInfo,
-    Visibility,
+    Repositories, RepositoryInfo, RobotCredential, RobotInfo, Scrubbed, Switch, TagInfo,
+    UploadInfo, Visibility,
 };
 pub use retention::{Expired, Retained, Retention, RetentionChange, RetentionInfo, RetentionRule};
 pub(crate) use {
@@ -18,4 +19,5 @@ pub(crate) use {
     message::{ADMIN_SOCKET, ErrorBody, MACHINES, Page, PasswordBody, TagList, VisibilityBody},
     query::{Query, encode_query},
     range::{BlobRange, ChunkRange, UploadRange},
+    snapshot::{RecordLine, SNAPSHOTS, SnapshotInfo, named_by},
 };

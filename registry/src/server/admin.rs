@@ -1,4 +1,8 @@
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use audit::AuditLog;
 use http::{Method, Request, StatusCode};
@@ -17,6 +21,7 @@ use super::{
     retention::RetentionEndpoints,
     robots, rules,
     scrub::ScrubberHandle,
+    snapshot,
 };
 use crate::{
     Error, Repository,
@@ -46,6 +51,7 @@ pub(super) struct AdminApi {
     pub scrubber: ScrubberHandle,
     pub scrub_bytes_per_second: u64,
     pub passwords: Arc<Passwords>,
+    pub data_dir: PathBuf,
     pub idle_time_max: Duration,
 }
 
@@ -103,6 +109,10 @@ impl AdminApi {
         if let Some(rest) = path.strip_prefix("/admin/uploads") {
             let id = rest.strip_prefix('/').unwrap_or_default();
             return quotas::uploads(&self.storage, method, id).await;
+        }
+        if let Some(rest) = path.strip_prefix("/admin/snapshots") {
+            let id = rest.strip_prefix('/').unwrap_or_default();
+            return snapshot::answer(&self.storage, &self.data_dir, method, id).await;
         }
         if let Some(name) = path.strip_prefix("/admin/tags/") {
             return contents::tags(&self.storage, method, name, query).await;
@@ -227,6 +237,11 @@ impl AdminApi {
             Repositories::TransferTo(to) => self.check_transfer(name, to, &owned).await?,
             Repositories::Keep | Repositories::Delete => {}
         }
+        let heir = match &then {
+            Repositories::TransferTo(to) => Some(to),
+            Repositories::Keep | Repositories::Delete => None,
+        };
+        self.storage.metadata.remove_rules(name, heir).await?;
         self.storage.metadata.remove_user(name).await?;
         for (user, robot, _) in self.storage.metadata.robots(Some(name)).await? {
             self.storage.metadata.remove_robot(&user, &robot).await?;

@@ -29,7 +29,7 @@ use super::{
 use crate::{
     Action, Limits,
     access::{Passwords, Principal},
-    protocol::Query,
+    protocol::{Query, Switch},
     storage::{Metadata, Storage},
 };
 
@@ -138,6 +138,9 @@ impl Api {
                     audited.of(&principal);
                     Ok(json(StatusCode::OK, &serde_json::json!({})))
                 }
+                None if self.metadata.rules.is_on(Switch::AnonymousPush) => {
+                    Ok(json(StatusCode::OK, &serde_json::json!({})))
+                }
                 None => Err(self.authenticator.login_needed(&head)),
             },
             Route::Catalog => {
@@ -156,7 +159,8 @@ impl Api {
                 audited.check_space(&head.method, &self.metadata)?;
                 let request = RepositoryRequest { head, query, principal, repository };
                 self.authenticator.authorize(&request, endpoint.action()).await?;
-                if endpoint.action() != Action::Pull && self.metadata.rules.is_read_only() {
+                if endpoint.action() != Action::Pull && self.metadata.rules.is_on(Switch::ReadOnly)
+                {
                     return Err(ApiError::read_only());
                 }
                 let revoked = self.authenticator.revoked(&request.principal, &request.head);

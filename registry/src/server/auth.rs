@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     Action, Repository, Tokens,
-    access::{AUDIENCE, Principal, Verdict, authorize},
+    access::{AUDIENCE, Access, Principal, Verdict, authorize},
     protocol::Query,
     storage::Metadata,
 };
@@ -91,8 +91,8 @@ impl Authenticator {
         action: Action,
     ) -> Result<(), ApiError> {
         let RepositoryRequest { repository, principal, .. } = request;
-        let public = self.metadata.is_public(repository).await?;
-        match authorize(principal, repository, public, action) {
+        let access = Access::of(&self.metadata, repository).await?;
+        match authorize(principal, repository, access, action) {
             Verdict::Allowed => Ok(()),
             Verdict::Challenge => {
                 let actions = match action {

@@ -11,7 +11,7 @@ use crate::{
     Action, Error, Repository,
     access::Principal,
     limits::{CATALOG_SCANNED_MAX, LIST_PAGE_MAX, REFERRERS_PAGE_BYTES_MAX, REFERRERS_PAGE_MAX},
-    protocol::{Query, TagList, encode_query},
+    protocol::{Query, Switch, TagList, encode_query},
     storage::{ListPage, Metadata, Referrer, RepositoryRecord},
 };
 
@@ -87,13 +87,14 @@ impl ListEndpoints {
         last: &str,
         size: usize,
     ) -> Result<(Vec<Repository>, Option<Repository>), Error> {
+        let is_open = self.metadata.rules.is_on(Switch::AnonymousPush);
         let (mut readable, mut last, mut scanned) = (Vec::new(), last.to_owned(), 0);
         while readable.len() < size {
             let page = self.metadata.repositories("", &last, LIST_PAGE_MAX).await?;
             for (repository, record) in page.entries {
                 repository.as_str().clone_into(&mut last);
                 scanned += 1;
-                if may_list(principal, &repository, record) {
+                if is_open || may_list(principal, &repository, record) {
                     readable.push(repository.clone());
                 }
                 if readable.len() == size || scanned == CATALOG_SCANNED_MAX {

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     Error, Repository, blocking,
     limits::{MANIFEST_BYTES_MAX, TAGS_PER_PUT_MAX},
+    protocol::Switch,
     storage::{ManifestRecord, Storage},
 };
 
@@ -81,7 +82,8 @@ impl ManifestEndpoints {
 
     /// `PUT`: stores a manifest, exactly these bytes, under its digest and under tags.
     ///
-    /// A manifest may only name blobs that this repository has. An index may name manifests that
+    /// A manifest may only name blobs that this repository has, unless the operator allows sparse
+    /// ones. An index may name manifests that
     /// the repository lacks: a mirror of one platform keeps the digest of the whole.
     ///
     /// # Spec
@@ -145,6 +147,9 @@ impl ManifestEndpoints {
             let digest = &blob.digest;
             self.storage.unused.ask_for(repository, digest);
             let Some(membership) = self.storage.metadata.blob(repository, digest).await? else {
+                if self.storage.metadata.rules.is_on(Switch::Sparse) {
+                    continue;
+                }
                 let message = format!("it names blob `{digest}`, which this repository lacks");
                 return Err(ApiError::bad_request(ErrorCode::ManifestBlobUnknown, message));
             };

@@ -22,9 +22,10 @@ mod expiry; // which tags and manifests no rule keeps
 mod retain; // they go
 mod scrub; // reading everything again
 mod front; // TLS, plain HTTP and proxies, before a request is read
-mod rules; // read-only mode and immutable tags
+mod rules; // switches and immutable tags
 mod quotas; // what accounts and repositories may have, and open uploads
 mod contents; // tags, manifests and whole repositories, for the owner of the data folder
+mod snapshot; // a copy of everything at one moment
 mod retention; // what repositories retain
 mod admin; // users and visibility, for the owner of the data folder
 
@@ -47,6 +48,7 @@ use crate::{
     access::{Cost, Passwords},
     blocking,
     limits::{ADMIN_CONNECTIONS_MAX, DESCRIPTORS_WANTED, RESERVE_INTERVAL, UPLOAD_SWEEP_INTERVAL},
+    protocol::SNAPSHOTS,
     storage::{Metadata, RepositoryLocks, Storage, Uploads},
 };
 use {
@@ -132,6 +134,7 @@ impl Server {
     /// Blocks.
     fn with_metadata(metadata: Metadata, config: Config) -> Result<Self, Error> {
         let Config { data_dir, realm, tls, plain_http, proxies, limits, cost } = config;
+        snapshot::remove(&data_dir.join(SNAPSHOTS))?;
         let blobs = Arc::new(FileBlobStore::sharded(&data_dir)?);
         let uploads = Arc::new(Uploads::open(blobs.clone())?);
         let passwords = Arc::new(Passwords::new(metadata.clone(), cost));
@@ -170,6 +173,7 @@ impl Server {
                 scrub_bytes_per_second: limits.scrub_bytes_per_second,
                 collect_grace: limits.collect_grace,
                 passwords: Arc::clone(&passwords),
+                data_dir: data_dir.clone(),
                 idle_time_max: limits.idle_time_max,
             }),
             admin_listener: admin::listen(&data_dir)?,

@@ -24,7 +24,7 @@ use crate::{
         COLLECT_BATCH, COLLECT_PAUSE, EXPIRED_LISTED_MAX, LIST_PAGE_MAX, PULLS_NOTED_EVERY,
         TAGS_LISTED_MAX,
     },
-    protocol::{Expired, Retained, Retention},
+    protocol::{Expired, Retained, Retention, Switch},
     storage::{Deciding, ManifestRecord, Storage, TagRecord},
 };
 
@@ -91,7 +91,7 @@ impl Retainer {
 
     async fn retain_all(&self, grace: Duration) {
         // Nothing changes for clients of a read-only registry, and nothing unrecorded.
-        if self.storage.metadata.rules.is_read_only() || !self.audit.has_space() {
+        if self.storage.metadata.rules.is_on(Switch::ReadOnly) || !self.audit.has_space() {
             return;
         }
         let options = RetainOptions { name: String::new(), grace, dry_run: false };

@@ -1,4 +1,4 @@
-//! Read-only mode and immutable tags, for the owner of the data folder.
+//! Switches and immutable tags, for the owner of the data folder.
 
 use http::{Method, StatusCode};
 
@@ -10,7 +10,7 @@ use super::{
 use crate::{
     Repository,
     limits::{ADMIN_BODY_BYTES_MAX, IMMUTABLE_EXCEPTIONS_MAX},
-    protocol::{Immutable, ImmutableInfo},
+    protocol::{Immutable, ImmutableInfo, Switch},
     storage::Metadata,
 };
 
@@ -21,8 +21,10 @@ pub(super) async fn answer(
     rule: &str,
     body: &mut RequestBody,
 ) -> Result<Response, ApiError> {
+    if let Some(switch) = Switch::ALL.into_iter().find(|switch| switch.name() == rule) {
+        return switched(metadata, method, switch).await;
+    }
     match (rule, rule.strip_prefix("immutable")) {
-        ("read-only", _) => read_only(metadata, method).await,
         (_, Some("")) => immutable(metadata, method, "", body).await,
         (_, Some(name)) if name.starts_with('/') => {
             immutable(metadata, method, &name[1..], body).await
@@ -31,12 +33,16 @@ pub(super) async fn answer(
     }
 }
 
-/// `/admin/rules/read-only`.
-async fn read_only(metadata: &Metadata, method: &Method) -> Result<Response, ApiError> {
+/// `/admin/rules/SWITCH`.
+async fn switched(
+    metadata: &Metadata,
+    method: &Method,
+    switch: Switch,
+) -> Result<Response, ApiError> {
     match *method {
-        Method::GET => return Ok(json(StatusCode::OK, &metadata.rules.is_read_only())),
-        Method::PUT => metadata.set_read_only(true).await?,
-        Method::DELETE => metadata.set_read_only(false).await?,
+        Method::GET => return Ok(json(StatusCode::OK, &metadata.rules.is_on(switch))),
+        Method::PUT => metadata.set_switch(switch, true).await?,
+        Method::DELETE => metadata.set_switch(switch, false).await?,
         _ => return Err(ApiError::no_such_endpoint()),
     }
     Ok(empty(StatusCode::NO_CONTENT, []))

@@ -16,7 +16,9 @@ use super::{
 };
 use crate::{
     Action, Error, Repository, Tokens,
-    access::{LoginOutcome, Passwords, Principal, Scopes, Verdict, authorize, own_repositories},
+    access::{
+        Access, LoginOutcome, Passwords, Principal, Scopes, Verdict, authorize, own_repositories,
+    },
     account::RobotRecord,
     limits::{SCOPES_MAX, TOKEN_FORM_BYTES_MAX},
     protocol::Query,
@@ -147,16 +149,16 @@ impl TokenEndpoint {
         repository: &Repository,
         actions: &str,
     ) -> Result<Vec<Action>, Error> {
-        let public = self.metadata.is_public(repository).await?;
+        let access = Access::of(&self.metadata, repository).await?;
         let mut actions = match actions {
             "*" => vec![Action::Pull, Action::Push, Action::Delete],
             _ => actions.split(',').filter_map(Action::from_name).collect(),
         };
         actions.retain(|action| {
-            let open = public && *action == Action::Pull;
+            let open = access != Access::Private && *action == Action::Pull;
             let covered = robot.is_none_or(|robot| robot.covers(repository, *action));
             (open || covered)
-                && authorize(principal, repository, public, *action) == Verdict::Allowed
+                && authorize(principal, repository, access, *action) == Verdict::Allowed
         });
         Ok(actions)
     }

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     Action, QuotaResource, Repository,
-    access::{Principal, Scopes, Verdict, authorize},
+    access::{Access, Principal, Scopes, Verdict, authorize},
     blocking,
     limits::UPLOAD_BATCH_BYTES,
     protocol::{ChunkRange, UploadRange},
@@ -101,8 +101,8 @@ impl UploadEndpoints {
         let RepositoryRequest { query, principal, repository, .. } = request;
         if let Some(from) = query.get("from") {
             let from: Repository = from.parse().map_err(ApiError::invalid_name)?;
-            let public = self.storage.metadata.is_public(&from).await?;
-            return match authorize(principal, &from, public, Action::Pull) {
+            let access = Access::of(&self.storage.metadata, &from).await?;
+            return match authorize(principal, &from, access, Action::Pull) {
                 Verdict::Allowed => Ok(self.storage.metadata.blob(&from, digest).await?),
                 Verdict::Challenge | Verdict::Denied => Ok(None),
             };

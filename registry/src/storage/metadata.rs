@@ -33,6 +33,8 @@ pub(super) const TAG_VERSION: u8 = 2;
 /// moving/USER                         to which user its repositories are being handed over
 /// damaged/DIGEST                     whose bytes were found missing or wrong
 /// read-only                           that no client changes anything
+/// sparse                              that a manifest may name what its repository lacks
+/// anonymous-push                      that a client without a login may do everything
 /// immutable/NAME                      that its tags stay as they were set, and which do not
 /// retention/NAME                      which tags and manifests of an account, a repository, or all
 ///                                     stay
@@ -192,6 +194,12 @@ impl Metadata {
 
     pub(super) async fn range(&self, query: Query, action: &'static str) -> Result<Ranged, Error> {
         self.store.range(query).await.map_err(failed(action))
+    }
+
+    /// Every record, as they were at one moment.
+    pub async fn everything(&self) -> Result<Vec<Arc<Kv>>, Error> {
+        let all = Range::Prefix(String::new());
+        Ok(self.range(Query::from(all), "read all records").await?.kvs)
     }
 
     pub(super) async fn get<T: DeserializeOwned>(&self, key: String) -> Result<Option<T>, Error> {

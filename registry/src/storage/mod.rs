@@ -13,8 +13,9 @@ mod contents; // which repository has which blob, manifest and tag
 mod removal; // of tags and manifests
 mod retaining; // which tags and manifests stay
 mod healing; // what is damaged, until a push brings it again
-mod ruling; // read-only mode and immutable tags
+mod ruling; // switches and immutable tags
 mod quotas; // of accounts and repositories
+mod heirs; // what becomes of the rules of a removed user
 mod accounts; // robots, revocation, and the owners of repositories
 mod uploads; // blobs that are being pushed
 

@@ -6,24 +6,27 @@ use std::{
     },
 };
 
-use crate::{Repository, protocol::Immutable};
+use crate::{
+    Repository,
+    protocol::{Immutable, Switch},
+};
 
-/// What the operator does not allow to change, in memory: every push asks.
+/// What the operator allows or not, in memory: every push asks.
 #[derive(Default)]
 pub(crate) struct Rules {
-    /// No client changes anything.
-    read_only: AtomicBool,
+    /// Which switches are on.
+    on: [AtomicBool; Switch::ALL.len()],
     /// Repositories whose tags stay as they were set.
     immutable: Mutex<HashMap<Repository, Immutable>>,
 }
 
 impl Rules {
-    pub fn is_read_only(&self) -> bool {
-        self.read_only.load(Ordering::SeqCst)
+    pub fn is_on(&self, switch: Switch) -> bool {
+        self.on[switch as usize].load(Ordering::SeqCst)
     }
 
-    pub fn set_read_only(&self, read_only: bool) {
-        self.read_only.store(read_only, Ordering::SeqCst);
+    pub fn set(&self, switch: Switch, on: bool) {
+        self.on[switch as usize].store(on, Ordering::SeqCst);
     }
 
     /// Whether a tag of a repository must not be set to anything else.

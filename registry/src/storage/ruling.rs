@@ -1,17 +1,20 @@
-//! Read-only mode and immutable tags: kept as records, asked for in memory.
+//! Switches and immutable tags: kept as records, asked for in memory.
 
 use store::Txn;
 
 use super::metadata::{Metadata, VERSION, decode};
-use crate::{Error, Repository, protocol::Immutable};
-
-const READ_ONLY: &str = "read-only";
+use crate::{
+    Error, Repository,
+    protocol::{Immutable, Switch},
+};
 
 impl Metadata {
     /// Takes the rules into memory.
     pub async fn load_rules(&self) -> Result<(), Error> {
-        let read_only: Option<bool> = self.get(READ_ONLY.to_owned()).await?;
-        self.rules.set_read_only(read_only.unwrap_or(false));
+        for switch in Switch::ALL {
+            let on: Option<bool> = self.get(switch.name().to_owned()).await?;
+            self.rules.set(switch, on.unwrap_or(false));
+        }
         self.scan("immutable/", false, |kv| {
             if let Some(name) = kv.key.strip_prefix("immutable/").and_then(|name| name.parse().ok())
             {
@@ -22,13 +25,13 @@ impl Metadata {
         .await
     }
 
-    pub async fn set_read_only(&self, read_only: bool) -> Result<(), Error> {
-        let txn = match read_only {
-            true => Txn::new().put(READ_ONLY, store::encode(VERSION, &true)),
-            false => Txn::new().delete(READ_ONLY),
+    pub async fn set_switch(&self, switch: Switch, on: bool) -> Result<(), Error> {
+        let txn = match on {
+            true => Txn::new().put(switch.name(), store::encode(VERSION, &true)),
+            false => Txn::new().delete(switch.name()),
         };
-        self.commit_deletion(txn, "set read-only").await?;
-        self.rules.set_read_only(read_only);
+        self.commit_deletion(txn, "set a switch").await?;
+        self.rules.set(switch, on);
         Ok(())
     }
 

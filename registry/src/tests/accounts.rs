@@ -15,7 +15,10 @@ use spec::Tenant;
 use tokio::{net::TcpStream, time::timeout};
 
 use super::fixture::{self, PASSWORD, TestRegistry};
-use crate::{Action, Auth, Existing, Repositories, Repository, RobotScope};
+use crate::{
+    Action, Auth, Existing, Immutable, Quota, QuotaChange, Repositories, Repository,
+    RetentionChange, RetentionRule, RobotScope,
+};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -263,8 +266,29 @@ async fn the_next_holder_of_a_name_inherits_nothing() {
     );
     server.admin.remove_user(&bob, &Repositories::Delete).await.unwrap();
     server.admin.put_user(&bob, PASSWORD, Existing::New).await.unwrap();
+    let rule = RetentionRule { tags: "*".to_owned(), last: Some(9), ..RetentionRule::default() };
+    let change = RetentionChange { rule: Some(rule), untagged_seconds: None };
+    for name in ["ann", "ann/cats"] {
+        server.admin.change_retention(name, &change).await.unwrap();
+        let mut quota = QuotaChange::default();
+        quota.set("tags=7").unwrap();
+        server.admin.change_quota(name, &quota).await.unwrap();
+    }
+    server
+        .admin
+        .set_immutable(&"ann/cats".parse().unwrap(), Some(Immutable::default()))
+        .await
+        .unwrap();
     server.admin.remove_user(&ann, &then).await.unwrap();
     server.admin.put_user(&ann, PASSWORD, Existing::New).await.unwrap();
+    // Rules of the repository went with it, those of the user are gone.
+    let rules = server.admin.retentions().await.unwrap();
+    assert_eq!(rules.iter().map(|info| &*info.name).collect::<Vec<_>>(), ["bob/cats"]);
+    let immutable = server.admin.immutable().await.unwrap();
+    assert_eq!(immutable.iter().map(|one| &*one.repository).collect::<Vec<_>>(), ["bob/cats"]);
+    let quotas = server.admin.quotas().await.unwrap();
+    let limited = quotas.iter().filter(|info| info.limits != Quota::default());
+    assert_eq!(limited.map(|info| &*info.name).collect::<Vec<_>>(), ["bob/cats"]);
     // Her token, robot, upload and repository are of no use to the next of her name.
     assert_eq!(status(&server, "GET /v2/ann/cats/tags/list", &token).await, 401);
     assert_eq!(server.log_in(&robot.login, &robot.secret, "").await.0, 401);

@@ -11,6 +11,7 @@ mod disk; // a full disk
 mod deletion; // of everything, also on a full disk
 mod quotas; // of accounts and repositories, and open uploads
 mod damage; // what a disk has lost or changed
+mod backup; // everything in a folder, and back
 mod retention;
-mod rules; // read-only mode and immutable tags
+mod rules; // switches and immutable tags
 mod collect; // what no manifest names, while requests go on

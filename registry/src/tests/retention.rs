@@ -5,7 +5,7 @@ use std::time::Duration;
 use spec::{Digest, MediaType};
 
 use super::fixture::TestRegistry;
-use crate::{Error, Repository, Retained, RetentionChange, RetentionRule};
+use crate::{Error, Repository, Retained, RetentionChange, RetentionRule, Switch};
 
 const AT_ONCE: Option<Duration> = Some(Duration::ZERO);
 
@@ -166,11 +166,11 @@ async fn the_registry_applies_the_rules_by_itself_and_records_it_but_not_while_i
     for tag in ["v1", "v2"] {
         server.push_image("ann/cats", tag, &[b"{}", tag.as_bytes()]).await;
     }
-    server.admin.set_read_only(true).await.unwrap();
+    server.admin.set_switch(Switch::ReadOnly, true).await.unwrap();
     server.set_rule("ann/cats", last("*", 1)).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(server.tags_of("ann/cats").await.len(), 2);
-    server.admin.set_read_only(false).await.unwrap();
+    server.admin.set_switch(Switch::ReadOnly, false).await.unwrap();
     let retained = async {
         while server.tags_of("ann/cats").await.len() > 1 {
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -1,19 +1,17 @@
-//! Read-only mode and immutable tags.
+//! Switches and immutable tags.
 
 use clap::{Subcommand, ValueEnum};
-use registry::{Admin, Immutable, Repository};
+use registry::{Admin, Immutable, Repository, Switch};
 
 use crate::{
-    output::{Output, line},
+    output::{Output, line, notice},
     serve::block_on,
 };
 
-/// Whether clients may push and delete.
+/// What a switch is set to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ReadOnly {
-    /// They may not.
+pub enum Wanted {
     On,
-    /// They may.
     Off,
 }
 
@@ -41,11 +39,16 @@ pub enum ImmutableVerb {
     },
 }
 
-pub fn read_only(admin: &Admin, wanted: Option<ReadOnly>) -> anyhow::Result<()> {
+pub fn switch(admin: &Admin, switch: Switch, wanted: Option<Wanted>) -> anyhow::Result<()> {
     if let Some(wanted) = wanted {
-        block_on(admin.set_read_only(wanted == ReadOnly::On))?;
+        block_on(admin.set_switch(switch, wanted == Wanted::On))?;
     }
-    line(format_args!("{}", if block_on(admin.is_read_only())? { "on" } else { "off" }));
+    if switch == Switch::AnonymousPush && wanted == Some(Wanted::On) {
+        notice(format_args!(
+            "Every client that reaches this registry may push, pull and delete without a login"
+        ));
+    }
+    line(format_args!("{}", if block_on(admin.is_on(switch))? { "on" } else { "off" }));
     Ok(())
 }
 
