@@ -1,7 +1,7 @@
 //! Retention: tags and manifests that no rule keeps go, while requests go on.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -161,8 +161,8 @@ struct Pass<'a> {
 
 /// What there is in a repository, as it was when the decision was made.
 struct Contents {
-    tags: HashMap<String, TagRecord>,
-    manifests: HashMap<Digest, ManifestRecord>,
+    tags: BTreeMap<String, TagRecord>,
+    manifests: BTreeMap<Digest, ManifestRecord>,
 }
 
 /// Whether what was decided still holds.
@@ -234,7 +234,7 @@ impl Pass<'_> {
 
     async fn contents(&self, repository: &Repository) -> Result<Contents, Error> {
         let metadata = &self.storage.metadata;
-        let mut contents = Contents { tags: HashMap::new(), manifests: HashMap::new() };
+        let mut contents = Contents { tags: BTreeMap::new(), manifests: BTreeMap::new() };
         let mut last = String::new();
         loop {
             let page = metadata.tag_records(repository, &last, LIST_PAGE_MAX).await?;
