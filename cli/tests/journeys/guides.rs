@@ -1,5 +1,6 @@
-//! The guides of five languages and of the registry: every command of theirs runs as it stands on the page, and every
-//! source that they show is the one that `init` writes. A language whose tools are missing says so.
+//! The guides of five languages and of the registry: every command of theirs runs as it stands on
+//! the page, and every source that they show is the one that `init` writes. A language whose tools
+//! are missing says so.
 
 use std::fs;
 

@@ -37,8 +37,8 @@ pub struct BackedUp {
 /// an earlier backup in the same folder has not copied. Interrupted, it leaves that one as it was.
 ///
 /// # Errors
-/// [`Error::Unreachable`] when no registry runs there; [`Error::NoBackup`] when the folder has other
-/// files; [`Error::BackupUnderWay`]; [`Error::File`].
+/// [`Error::Unreachable`] when no registry runs there; [`Error::NoBackup`] when the folder has
+/// other files; [`Error::BackupUnderWay`]; [`Error::File`].
 pub async fn back_up(admin: &Admin, folder: &Path) -> Result<BackedUp, Error> {
     let target = folder.to_owned();
     let lock = blocking(move || prepare(&target)).await?;
