@@ -32,6 +32,17 @@ impl Advice {
     }
 }
 
+/// An error about what came through standard input, by the name that it has on a command line: the
+/// file or folder at `path`, which holds it for a while, means nothing to its reader.
+pub fn about_stdin(error: &anyhow::Error, path: &Path) -> Advice {
+    let path = path.display().to_string();
+    Advice {
+        message: message(error).replace(&path, "-"),
+        hint: hint(error).map(|hint| hint.replace(&path, "-")),
+        code: code(error),
+    }
+}
+
 impl fmt::Display for Advice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
@@ -71,6 +82,9 @@ fn hint_for_file(error: &anyhow::Error) -> Option<String> {
     kinds.map(io::Error::kind).find_map(|kind| match kind {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
             Some("the disk is full: make room, for example with margay prune".to_owned())
+        }
+        ErrorKind::ReadOnlyFilesystem => {
+            Some("write elsewhere: --home FOLDER moves everything that margay keeps".to_owned())
         }
         ErrorKind::NotFound => {
             let text = message(error);

@@ -52,8 +52,7 @@ pub struct StopFlags {
         long,
         alias = "timeout",
         value_name = "SECONDS",
-        value_parser = grace,
-        allow_negative_numbers = true
+        value_parser = grace
     )]
     time: Option<Duration>,
 }

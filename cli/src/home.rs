@@ -44,13 +44,16 @@ impl Home {
         match (absolute("XDG_DATA_HOME"), absolute("HOME")) {
             (Some(data), _) => Ok(data.join("margay")),
             (None, Some(home)) => Ok(home.join(".local/share/margay")),
-            (None, None) => bail!(
-                Advice::new(
-                    "cannot tell where to keep images and tasks: neither `MARGAY_HOME` nor `HOME` \
-                     is set"
-                )
-                .hint("set it: MARGAY_HOME=/some/folder margay …")
-            ),
+            (None, None) => {
+                let why = match std::env::var("HOME") {
+                    Ok(home) if !home.is_empty() => {
+                        format!("`HOME` is `{home}`, which is no absolute path")
+                    }
+                    _ => "neither `MARGAY_HOME` nor `HOME` is set".to_owned(),
+                };
+                let message = format!("cannot tell where to keep images and tasks: {why}");
+                bail!(Advice::new(message).hint("set it: MARGAY_HOME=/some/folder margay …"))
+            }
         }
     }
 

@@ -28,7 +28,8 @@ enum Driver {
 
 fn driver(text: &str) -> Result<Driver, &'static str> {
     match text {
-        "json-file" => Ok(Driver::JsonFile),
+        // An empty one is Docker's default.
+        "json-file" | "" => Ok(Driver::JsonFile),
         "local" => Ok(Driver::Local),
         "none" => Ok(Driver::None),
         _ => Err("a log is kept in the folder of its task and sent nowhere: use json-file, local \

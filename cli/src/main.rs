@@ -34,6 +34,7 @@ mod health; // how a run is asked whether it is well
 mod log_flags; // how much of its log is kept
 mod settings; // what a run chooses beyond its image
 mod terminal; // raw while a program has it
+mod given; // flags of which an empty value counts as none
 mod flags; // durations, sizes, variables, secrets
 mod views; // tasks and images as lists and `inspect` show them
 

@@ -13,6 +13,7 @@ use crate::{
     docker::{self, Here, Row},
     failure::{self, Advice, USAGE_ERROR},
     nearest::nearest,
+    output,
 };
 
 /// Reads the arguments, or says what is wrong with them and returns the exit code.
@@ -118,9 +119,11 @@ fn is_number(text: &str) -> bool {
     text.parse::<i64>().is_ok()
 }
 
-/// Prints what clap says; a closed pipe is no error.
+/// Prints what clap says. Help that was asked for is a result.
 fn print(error: &clap::Error) -> ExitCode {
-    let _ = error.print();
+    if let (Err(unwritable), false) = (error.print(), error.use_stderr()) {
+        output::exit_unwritable(&unwritable);
+    }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE_ERROR))
 }
 

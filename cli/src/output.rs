@@ -76,7 +76,7 @@ pub fn raw(bytes: &[u8]) {
 
 /// A closed pipe is no failure: `margay images | head -1` ends quietly. A full disk is one: a file
 /// that holds half of the output must not pass for all of it.
-fn exit_unwritable(error: &std::io::Error) -> ! {
+pub fn exit_unwritable(error: &std::io::Error) -> ! {
     if error.kind() == std::io::ErrorKind::BrokenPipe {
         std::process::exit(0);
     }

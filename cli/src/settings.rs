@@ -10,6 +10,7 @@ use spec::{Platform, Port};
 use crate::{
     failure::{Advice, USAGE_ERROR},
     flags::read_text,
+    given::{Given, unless_empty},
     health::HealthFlags,
     images::Choice,
     log_flags::LogFlags,
@@ -29,11 +30,11 @@ const MEMORY_BYTES_MAX: u64 = 128 << 20;
 #[derive(Debug, clap::Args)]
 pub struct SettingsFlags {
     /// Run as this user of a Linux image
-    #[arg(short, long, value_name = "USER[:GROUP]", value_parser = user)]
-    user: Option<String>,
+    #[arg(short, long, value_name = "USER[:GROUP]", value_parser = unless_empty(user))]
+    user: Option<Given<String>>,
     /// Start in this folder of the guest
-    #[arg(short, long, value_name = "PATH", value_parser = workdir)]
-    workdir: Option<String>,
+    #[arg(short, long, value_name = "PATH", value_parser = unless_empty(workdir))]
+    workdir: Option<Given<String>>,
     /// Join this group of a Linux image as well
     #[arg(long, value_name = "GROUP")]
     group_add: Vec<String>,
@@ -62,8 +63,8 @@ pub struct SettingsFlags {
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     ulimit: Vec<Ulimit>,
     /// Name the host, as a Linux program sees it
-    #[arg(short = 'h', long, value_name = "NAME", value_parser = shim::hostname)]
-    hostname: Option<String>,
+    #[arg(short = 'h', long, value_name = "NAME", value_parser = unless_empty(shim::hostname))]
+    hostname: Option<Given<String>>,
     /// Add a line to /etc/hosts of a Linux program
     #[arg(long, value_name = "NAME:ADDRESS")]
     add_host: Vec<HostLine>,
@@ -83,8 +84,8 @@ pub struct SettingsFlags {
     #[arg(long, value_name = "PORT[-PORT][/udp]", value_parser = expose)]
     expose: Vec<Vec<Port>>,
     /// Choose the network: `none`, or `bridge` for published ports and granted ways out
-    #[arg(long, visible_alias = "net", value_name = "none|bridge", value_parser = network)]
-    network: Option<Network>,
+    #[arg(long, visible_alias = "net", value_name = "none|bridge", value_parser = unless_empty(network))]
+    network: Option<Given<Network>>,
     /// Take a capability of Linux away from root of the image; ALL for each
     #[arg(long, value_name = "CAPABILITY", value_parser = shim::droppable_capability)]
     cap_drop: Vec<String>,
@@ -98,8 +99,8 @@ pub struct SettingsFlags {
     #[arg(long)]
     init: bool,
     /// Run the image for this platform, where there are several
-    #[arg(long, value_name = "OS/ARCHITECTURE", value_parser = platform)]
-    platform: Option<Platform>,
+    #[arg(long, value_name = "OS/ARCHITECTURE", value_parser = unless_empty(platform))]
+    platform: Option<Given<Platform>>,
     /// Attach only these of the guest's streams
     #[arg(short, long, value_name = "STREAM")]
     attach: Vec<Stream>,
@@ -144,9 +145,9 @@ impl SettingsFlags {
             Mount::Folder(_) => None,
         });
         Ok(Settings {
-            user: self.user.clone(),
-            working_dir: self.workdir.clone(),
-            stop_signal: self.stop_signal.clone(),
+            user: Given::of(self.user.as_ref()),
+            working_dir: Given::of(self.workdir.as_ref()),
+            stop_signal: self.stop_signal.clone().filter(|signal| !signal.is_empty()),
             cpu_millis: self.cpus,
             labels: self.labels()?,
             publish_all: self.publish_all,
@@ -158,7 +159,7 @@ impl SettingsFlags {
                 stderr: self.attach.contains(&Stream::Stderr),
             }),
             linux: shim::Settings {
-                hostname: self.hostname.clone(),
+                hostname: Given::of(self.hostname.as_ref()),
                 hosts: self.add_host.clone(),
                 groups: self.group_add.clone(),
                 tmpfs: self.tmpfs.iter().cloned().chain(memory).collect(),
@@ -176,7 +177,7 @@ impl SettingsFlags {
 
     /// Which of several images to run, and whether to say how it is fetched.
     pub fn choice(&self) -> Choice<'_> {
-        Choice { platform: self.platform.as_ref(), quiet: self.quiet }
+        Choice { platform: self.platform.as_ref().and_then(Given::get), quiet: self.quiet }
     }
 
     /// How many bytes of log are to be kept, where that was said in Docker's words.
@@ -236,7 +237,7 @@ impl SettingsFlags {
         );
         let is_reached = reaches_out || self.publish_all;
         ensure!(
-            self.network != Some(Network::None) || !is_reached,
+            Given::of(self.network.as_ref()) != Some(Network::None) || !is_reached,
             Advice::new("--network none, and a port is published or a way out is granted")
                 .hint("leave one of them out")
                 .code(USAGE_ERROR)

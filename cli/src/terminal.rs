@@ -3,24 +3,26 @@
 use std::io::IsTerminal as _;
 
 use anyhow::ensure;
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use crate::failure::{Advice, USAGE_ERROR};
 
-/// Rows and columns of the terminal that `-t` needs.
+/// Rows and columns of a terminal that nothing shows.
+pub const UNSEEN: (u16, u16) = (24, 80);
+
+/// Rows and columns of the terminal that a program of `-t` gets. As with Docker it has one also where
+/// this process has none, as in a job of a CI; only what is typed has to come from one.
 ///
 /// # Errors
-/// When stdout is no terminal.
-pub fn size() -> anyhow::Result<(u16, u16)> {
-    let stdout = std::io::stdout();
+/// When the program is `interactive` and stdin is no terminal.
+pub fn size(interactive: bool) -> anyhow::Result<(u16, u16)> {
     ensure!(
-        stdout.is_terminal(),
-        Advice::new("-t needs a terminal, and stdout is none")
-            .hint("leave -t out")
+        !interactive || std::io::stdin().is_terminal(),
+        Advice::new("-i and -t together need a terminal, and stdin is none")
+            .hint("leave -t out to hand over stdin as it is, or -i for a terminal without input")
             .code(USAGE_ERROR)
     );
-    let size = tcgetwinsize(&stdout)?;
-    Ok((size.ws_row, size.ws_col))
+    Ok(node::terminal_size().unwrap_or(UNSEEN))
 }
 
 /// Our terminal in raw mode while a Linux program has it behind a terminal of its own, which edits

@@ -24,6 +24,7 @@ use crate::{
     signals::{TaskSignals, WINCH},
     tasks::{LogOptions, LogStream, State, TaskFolder, find, follow},
     verbs,
+    window::terminal_size,
 };
 
 /// Frames between the reader of the socket and the loop.
@@ -282,8 +283,8 @@ impl<F: FnMut(Attachment<'_>)> Relay<F> {
     }
 
     async fn resize(&mut self) {
-        if let Ok(size) = rustix::termios::tcgetwinsize(std::io::stdout()) {
-            self.order(Order::Resize(size.ws_row, size.ws_col)).await;
+        if let Some((rows, columns)) = terminal_size() {
+            self.order(Order::Resize(rows, columns)).await;
         }
     }
 

@@ -23,7 +23,7 @@ pub enum Error {
     #[error("the name `{name}` is taken by task `{id}`")]
     NameTaken { name: String, id: String },
     #[error(
-        "`{0}` cannot name a task: use letters, digits, `_`, `.` and `-`, \
+        "`{0}` cannot name a task: use 200 letters, digits, `_`, `.` and `-` at most, \
          beginning with a letter or digit"
     )]
     BadName(String),

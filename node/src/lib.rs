@@ -46,6 +46,7 @@ mod identity; // the certificates and keys of this node and its ingress, on disk
 
 mod files; // small files of JSON
 mod signals; // the signals that ask us to end
+mod window; // rows and columns of our terminal
 mod error;
 
 pub use agent::{
@@ -73,3 +74,4 @@ pub use verbs::{
     AnonymousVolumes, Removal, grace_of, remove_task, restart_task, signal_task, start_task,
     stop_task, task_usage, wait_task, writable_bytes,
 };
+pub use window::terminal_size;

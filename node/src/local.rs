@@ -2,7 +2,6 @@
 
 use std::{
     cell::RefCell,
-    io::IsTerminal,
     os::fd::{AsFd, OwnedFd},
     time::Duration,
 };
@@ -398,7 +397,7 @@ fn own_stdio(request: &RunRequest) -> Result<Stdio> {
         stdin: if request.interactive { Some(copy(&std::io::stdin())?) } else { None },
         stdout: if attach.stdout { Some(copy(&std::io::stdout())?) } else { None },
         stderr: if attach.stderr { Some(copy(&std::io::stderr())?) } else { None },
-        terminal: request.terminal.filter(|_| std::io::stdout().is_terminal()),
+        terminal: request.terminal,
     })
 }
 

@@ -11,6 +11,7 @@ use crate::{
     request::Note,
     signals::{ENDING, INT, KILL, QUIT, TERM, TaskSignals, WINCH},
     tasks::{Kind, TaskFolder},
+    window::terminal_size,
 };
 
 /// A program that handles an interrupt ends in a moment; later the user is told how to go on.
@@ -201,12 +202,6 @@ impl Asked {
 
 /// 128 and SIGKILL.
 const KILLED: u8 = 137;
-
-/// Of the terminal on standard output: rows and columns.
-fn terminal_size() -> Option<(u16, u16)> {
-    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
-    Some((size.ws_row, size.ws_col))
-}
 
 #[cfg(test)]
 mod tests {

@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::no_word;
 use crate::{
     output::{Paint, notice, printable},
-    terminal::{self, RawTerminal},
+    terminal::RawTerminal,
 };
 
 /// Bytes of our input that travel together.
@@ -100,9 +100,9 @@ async fn pass_signals(to: &FrameSender) {
         let frame = tokio::select! {
             _ = interrupt.recv() => Frame::Signal(K::interrupt().as_raw_value() as u8),
             _ = terminate.recv() => Frame::Signal(K::terminate().as_raw_value() as u8),
-            _ = resized.recv() => match terminal::size() {
-                Ok((rows, columns)) => Frame::Resize(TerminalSize { rows, columns }),
-                Err(_) => continue,
+            _ = resized.recv() => match node::terminal_size() {
+                Some((rows, columns)) => Frame::Resize(TerminalSize { rows, columns }),
+                None => continue,
             },
         };
         if to.send(&frame).await.is_err() {

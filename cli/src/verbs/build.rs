@@ -12,7 +12,7 @@ use spec::{Platform, Reference};
 
 use super::push;
 use crate::{
-    failure::Advice,
+    failure::{self, Advice},
     flags::remote,
     home::Home,
     images,
@@ -154,9 +154,9 @@ impl Args {
             ..packager::Build::of(&input.context, &layout)
         };
         if self.check {
-            return check(&build);
+            return check(&build).map_err(|error| input.explain(error));
         }
-        let built = packager::build(&build)?;
+        let built = packager::build(&build).map_err(|error| input.explain(error.into()))?;
         if !quiet {
             if !self.secret.is_empty() {
                 warn("`--secret` is for RUN, which no build executes: it is not used");
@@ -203,8 +203,10 @@ impl Args {
 struct Input {
     context: PathBuf,
     file: Option<PathBuf>,
+    /// Standard input was a Dockerfile, with no files beside it.
+    is_bare: bool,
     /// Removed at the end.
-    _folder: Option<tempfile::TempDir>,
+    folder: Option<tempfile::TempDir>,
 }
 
 impl Input {
@@ -235,14 +237,14 @@ impl Input {
         );
         if !from_stdin && !file_from_stdin {
             let (context, file) = (context.to_owned(), file.map(Path::to_owned));
-            return Ok(Self { context, file, _folder: None });
+            return Ok(Self { context, file, is_bare: false, folder: None });
         }
         let folder = tempfile::tempdir().context("cannot make a folder for standard input")?;
         let inside = folder.path().join("context");
         fs::create_dir(&inside).context("cannot make a folder for standard input")?;
         if from_stdin && unpacked(&inside)? {
             let file = file.map(|file| inside.join(file));
-            return Ok(Self { context: inside, file, _folder: Some(folder) });
+            return Ok(Self { context: inside, file, is_bare: false, folder: Some(folder) });
         }
         let path = folder.path().join("Dockerfile");
         let read = folder.path().join("stdin");
@@ -251,7 +253,22 @@ impl Input {
             false => keep_stdin(&path)?,
         }
         let context = if from_stdin { inside } else { context.to_owned() };
-        Ok(Self { context, file: Some(path), _folder: Some(folder) })
+        let is_bare = from_stdin;
+        Ok(Self { context, file: Some(path), is_bare, folder: Some(folder) })
+    }
+
+    /// A fault of what came through standard input names that, and not the folder that holds it.
+    fn explain(&self, error: anyhow::Error) -> anyhow::Error {
+        let Some(folder) = &self.folder else { return error };
+        let advice = failure::about_stdin(&error, &folder.path().join("context"));
+        let advice = match self.is_bare && advice.to_string().contains("in the build context `-`") {
+            true => advice.hint(
+                "a Dockerfile on standard input has no files beside it: name their folder, \
+                 margay build -f - FOLDER",
+            ),
+            false => advice,
+        };
+        advice.into()
     }
 }
 

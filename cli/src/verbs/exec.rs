@@ -39,7 +39,7 @@ pub struct Args {
     #[arg(short, long)]
     detach: bool,
     /// Keep stdin open to the program
-    #[arg(short, long, conflicts_with = "detach")]
+    #[arg(short, long)]
     interactive: bool,
     /// Give the program a terminal
     #[arg(short, long)]
@@ -85,8 +85,8 @@ impl Args {
         let program = Program {
             args: named.into_iter().chain(args.iter().cloned()).collect(),
             env: self.variables.read()?,
-            working_dir: self.workdir.clone(),
-            user: self.user.clone(),
+            working_dir: given(self.workdir.as_deref()),
+            user: given(self.user.as_deref()),
             terminal: self.terminal()?,
             ..Program::default()
         };
@@ -126,10 +126,10 @@ impl Args {
         let program = ExecProgram {
             args: args.to_vec(),
             env: self.variables.read()?,
-            working_dir: self.workdir.clone(),
-            user: self.user.clone(),
+            working_dir: given(self.workdir.as_deref()),
+            user: given(self.user.as_deref()),
             terminal: self.terminal()?.map(|(rows, columns)| TerminalSize { rows, columns }),
-            interactive: self.interactive,
+            interactive: self.interactive && !self.detach,
             detach: self.detach,
         };
         block_on(async {
@@ -144,8 +144,13 @@ impl Args {
             return Ok(None);
         }
         if self.detach {
-            return Ok(Some((24, 80)));
+            return Ok(Some(terminal::UNSEEN));
         }
-        terminal::size().map(Some)
+        terminal::size(self.interactive).map(Some)
     }
+}
+
+/// As in Docker an empty value counts as none.
+fn given(flag: Option<&str>) -> Option<String> {
+    flag.filter(|value| !value.is_empty()).map(str::to_owned)
 }

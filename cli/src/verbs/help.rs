@@ -1,7 +1,10 @@
 use anyhow::bail;
 use clap::Command;
 
-use crate::failure::{Advice, USAGE_ERROR};
+use crate::{
+    failure::{Advice, USAGE_ERROR},
+    output,
+};
 
 /// Explain a verb
 #[derive(Debug, clap::Args)]
@@ -42,7 +45,10 @@ impl Args {
         line.push("--help");
         // The parser prints help as an error.
         let help = command.clone().try_get_matches_from(line);
-        Ok(help.map(drop).or_else(|help| help.print())?)
+        if let Err(help) = help {
+            help.print().unwrap_or_else(|error| output::exit_unwritable(&error));
+        }
+        Ok(())
     }
 }
 

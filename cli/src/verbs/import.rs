@@ -7,7 +7,7 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 
 use crate::{
-    failure::{Advice, USAGE_ERROR},
+    failure::{self, Advice, USAGE_ERROR},
     flags::remote,
     home::Home,
     image_events, images,
@@ -84,7 +84,9 @@ fn import_stdin(home: &Home) -> anyhow::Result<()> {
     let folder = home.folder("run")?;
     forget_the_killed(&folder);
     let path = folder.join(format!("stdin-{}.tar", std::process::id()));
-    let imported = keep(stdin, &path, &ROOM).and_then(|_lock| import(home, &path));
+    let imported = keep(stdin, &path, &ROOM).and_then(|_lock| {
+        import(home, &path).map_err(|error| failure::about_stdin(&error, &path).into())
+    });
     let _ = fs::remove_file(&path);
     imported
 }

@@ -2,10 +2,11 @@ use clap::ValueEnum;
 use node::tasks::{self, TaskFolder};
 use serde::Serialize;
 use serde_json::{Map, Value};
-use spec::{Capabilities, Digest, ImageConfig, Usage, Want};
+use spec::{Capabilities, Digest, ImageConfig, Usage, VolumeName, Want};
 
 use crate::{
     control::Control,
+    failure::Advice,
     home::Home,
     images::{self, Fetch, SelectedImage},
     listing::{Lines, Single},
@@ -162,7 +163,7 @@ impl Args {
                     }
                     Err(error) => match self.elsewhere(home, thing)? {
                         Some(view) => Ok(view),
-                        None => Err(error.context(format!("no task is called `{thing}`"))),
+                        None => Err(nothing_called(thing, error)),
                     },
                     found => found,
                 },
@@ -212,6 +213,17 @@ impl Args {
         };
         View::of(&ours, docker)
     }
+}
+
+/// Why there is nothing to show, where `error` is why there is no image.
+fn nothing_called(thing: &str, error: anyhow::Error) -> anyhow::Error {
+    // What could name a task, an image and a volume.
+    if thing.parse::<VolumeName>().is_ok() {
+        return Advice::new(format!("no task, image or volume is called `{thing}`"))
+            .hint("see what there is: margay ps -a, margay images, margay volume ls")
+            .into();
+    }
+    error.context(format!("no task is called `{thing}`"))
 }
 
 fn image_of(home: &Home, thing: &str) -> anyhow::Result<View> {

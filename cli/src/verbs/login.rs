@@ -174,7 +174,7 @@ fn terminal() -> anyhow::Result<File> {
     }
     bail!(
         Advice::new("there is no terminal to ask for a user name or password")
-            .hint("pass them: margay login -u NAME --password-stdin REGISTRY < file")
+            .hint("pass the password with --password-stdin < FILE, and the name of a login with -u NAME")
             .code(USAGE_ERROR)
     )
 }

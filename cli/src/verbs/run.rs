@@ -1,5 +1,6 @@
 use std::{
     collections::HashSet,
+    convert::Infallible,
     io::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -16,6 +17,7 @@ use spec::{Capability, LimitOverrides, OutboundGrant, Transport};
 use crate::{
     failure::{Advice, HOST_ERROR, USAGE_ERROR},
     flags::{self, Environment},
+    given::{Given, unless_empty},
     home::Home,
     images::{self, Fetch},
     output::{Paint, line, notice, printable},
@@ -93,17 +95,17 @@ pub struct TaskArgs {
     #[arg(long, value_name = "NAME=VALUE", value_parser = limit)]
     limit: Vec<String>,
     /// Give the task a name
-    #[arg(long, value_parser = name)]
-    name: Option<String>,
+    #[arg(long, value_parser = unless_empty(name))]
+    name: Option<Given<String>>,
     /// Remove the task and its log when it ends
     #[arg(long)]
     rm: bool,
     /// Start the program again when it has ended: no, on-failure[:TIMES], always or unless-stopped
-    #[arg(long, value_name = "POLICY", default_value = "no")]
+    #[arg(long, value_name = "POLICY", default_value = "no", value_parser = restart)]
     restart: RestartPolicy,
     /// Write the task's id into a new file
-    #[arg(long, value_name = "FILE")]
-    cidfile: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", value_parser = unless_empty(path))]
+    cidfile: Option<Given<PathBuf>>,
     /// Let a Linux program write only to memory, to /tmp, and to what its grants name
     #[arg(long)]
     read_only: bool,
@@ -118,8 +120,7 @@ pub struct TaskArgs {
         long,
         value_name = "SECONDS",
         default_value = "10",
-        value_parser = flags::grace,
-        allow_negative_numbers = true
+        value_parser = flags::grace
     )]
     stop_timeout: Duration,
     #[command(flatten)]
@@ -159,6 +160,16 @@ fn name(text: &str) -> Result<String, node::Error> {
     Ok(text.to_owned())
 }
 
+fn path(text: &str) -> Result<PathBuf, Infallible> {
+    Ok(text.into())
+}
+
+/// An empty one is Docker's default.
+fn restart(text: &str) -> Result<RestartPolicy, String> {
+    let text = if text.is_empty() { "no" } else { text };
+    text.parse().map_err(|error: node::Error| error.to_string())
+}
+
 /// Which terminal a program gets that is to have one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Terminal {
@@ -167,9 +178,6 @@ pub enum Terminal {
     /// That of a later `start`.
     Later,
 }
-
-/// Rows and columns of a terminal that nothing shows yet.
-const LATER_TERMINAL: (u16, u16) = (24, 80);
 
 impl Args {
     /// Runs to the end, or until it runs with `-d`.
@@ -192,7 +200,7 @@ impl Args {
             tell_started(&started);
             return Ok(ExitCode::SUCCESS);
         }
-        let mut ids = CidFile::open(self.task.cidfile.as_deref())?;
+        let mut ids = CidFile::open(self.task.cidfile())?;
         let mut name = String::new();
         let watch = |note| {
             talk.hear(&note);
@@ -230,12 +238,16 @@ pub fn exit(outcome: &node::RunOutcome) -> anyhow::Result<ExitCode> {
 }
 
 impl TaskArgs {
+    fn cidfile(&self) -> Option<&Path> {
+        self.cidfile.as_ref().and_then(Given::get).map(PathBuf::as_path)
+    }
+
     /// Makes a task, and writes its id into the file of `--cidfile`, which must be new.
     pub fn with_cidfile<T>(
         &self,
         make: impl FnOnce() -> anyhow::Result<(String, T)>,
     ) -> anyhow::Result<T> {
-        let mut ids = CidFile::open(self.cidfile.as_deref())?;
+        let mut ids = CidFile::open(self.cidfile())?;
         let (id, made) = make()?;
         ids.write(&id);
         Ok(made)
@@ -254,7 +266,7 @@ impl TaskArgs {
         let choice = self.settings.choice();
         let found = images::find_for(home, image, self.pull, &self.remote, choice)?;
         Ok(RunRequest {
-            name: self.name.clone(),
+            name: Given::of(self.name.as_ref()),
             // An empty one takes the image's away.
             entrypoint: self.entrypoint.clone().map(|program| match program.is_empty() {
                 true => Vec::new(),
@@ -324,10 +336,10 @@ impl TaskArgs {
     fn terminal(&self, terminal: Terminal) -> anyhow::Result<Option<(u16, u16)>> {
         match (self.tty, terminal) {
             (false, _) => return Ok(None),
-            (true, Terminal::Later) => return Ok(Some(LATER_TERMINAL)),
+            (true, Terminal::Later) => return Ok(Some(terminal::UNSEEN)),
             (true, Terminal::Ours) => {}
         }
-        terminal::size().map(Some)
+        terminal::size(self.interactive).map(Some)
     }
 }
 

@@ -78,7 +78,7 @@ fn a_program_that_cannot_run_says_why_and_exits_as_with_docker() {
         (&["-u", "ghost", "tom", "echo"], 126, "`ghost`"),
         (&["gone", "echo"], 125, "`gone`"),
         (&["tom"], 2, "no program"),
-        (&["-t", "tom", "echo"], 2, "-t needs a terminal"),
+        (&["-it", "tom", "echo"], 2, "-i and -t together need a terminal"),
     ] {
         let said = stage.margay(["exec"].iter().chain(arguments));
         let err = said.fails(code);

@@ -1,7 +1,10 @@
 //! What Docker's users type on the first day and what is not as they expect it: the message says
 //! what is different, and what to type instead.
 
-use crate::stage::{Stage, samples};
+use crate::{
+    native,
+    stage::{Stage, samples},
+};
 
 #[test]
 fn what_is_typed_for_docker_gets_the_next_step() {
@@ -101,5 +104,84 @@ fn the_log_of_a_task_ends_where_it_is_asked_to() {
     let err = stage.margay(["logs", "--until", "soon", "said"]).fails(2);
     assert!(err.contains("`soon` is no point in time"), "{err}");
     stage.margay(["rm", "said"]).ok();
+    stage.is_empty();
+}
+
+#[test]
+fn an_empty_value_of_a_flag_counts_as_none_where_docker_has_it_so() {
+    let stage = Stage::new();
+    let probe = samples().join("hostile/probe-cli.wasm").display().to_string();
+    for flag in [
+        "--name",
+        "--hostname",
+        "--user",
+        "--workdir",
+        "--cidfile",
+        "--restart",
+        "--platform",
+        "--network",
+        "--log-driver",
+        "--stop-signal",
+        "--health-cmd",
+    ] {
+        let said = stage.margay(["run", "--rm", flag, "", &probe, "exit", "7"]);
+        assert_eq!((said.code, said.err.as_str()), (7, ""), "{flag}");
+        let said = stage.margay(["run", "--rm", &format!("{flag}="), &probe, "exit", "7"]);
+        assert_eq!((said.code, said.err.as_str()), (7, ""), "{flag}");
+    }
+    for flag in ["-m", "-p", "-v", "-e", "--cpus"] {
+        stage.margay(["run", "--rm", flag, "", &probe, "exit", "7"]).fails(2);
+    }
+    stage.is_empty();
+}
+
+#[test]
+fn what_came_through_standard_input_is_named_so() {
+    let stage = Stage::new();
+    for (line, input, error, hint) in [
+        (
+            "build -",
+            "FROM scratch\nCOPY app /\n",
+            "`Dockerfile`, line 2, column 6: there is no `app` in the build context `-`",
+            "name their folder, margay build -f - FOLDER",
+        ),
+        (
+            "build --check -",
+            "FROM scratch\nCOPY app /\n",
+            "there is no `app` in the build context `-`",
+            "name their folder",
+        ),
+        ("load", "no archive at all", "`-` ", ""),
+    ] {
+        let err = stage.margay_fed(line.split(' '), input).fails(1);
+        assert!(err.starts_with("error: ") && err.contains(error), "margay {line}: {err}");
+        let said = err.split_once("\nhint: ").map_or("", |(_, said)| said);
+        assert!(said.contains(hint), "margay {line}: {err}");
+        assert!(!err.contains("/tmp") && !err.contains("stdin-"), "margay {line}: {err}");
+    }
+    stage.is_empty();
+}
+
+#[test]
+fn a_program_gets_a_terminal_where_this_process_has_none() {
+    let stage = Stage::new();
+    let probe = samples().join("hostile/probe-cli.wasm").display().to_string();
+    stage.margay(["run", "-t", "--rm", &probe, "exit", "7"]).fails(7);
+    for run in [&["run", "-it", "--rm", &probe][..], &["run", "-i", "-t", &probe]] {
+        let err = stage.margay(run).fails(2);
+        assert!(err.contains("-i and -t together need a terminal, and stdin is none"), "{err}");
+    }
+    if !native::ready() {
+        return;
+    }
+    native::build(&stage, "busy", "CMD [\"/bin/sh\"]");
+    let ask = "[ -t 1 ] && echo a terminal";
+    // As with Docker the terminal ends lines its own way.
+    let said = stage.margay(["run", "-t", "--rm", "busy", "/bin/sh", "-c", ask]);
+    assert_eq!(said.ok(), "a terminal\r\n");
+    stage.margay(["run", "-d", "--name", "tom", "busy", "/bin/sleep", "600"]).ok();
+    assert_eq!(stage.margay(["exec", "-t", "tom", "sh", "-c", ask]).ok(), "a terminal\r\n");
+    assert_eq!(stage.margay(["exec", "-dit", "tom", "sh", "-c", ask]).ok(), "");
+    stage.margay(["rm", "-f", "tom"]).ok();
     stage.is_empty();
 }

@@ -5,7 +5,7 @@ use std::{
 };
 
 use super::protocol::{Answer, Frame, HEAD_BYTES, Order, Request, SOCKET, VERSION, json};
-use crate::tasks::TaskFolder;
+use crate::{tasks::TaskFolder, window::terminal_size};
 
 /// A supervisor answers from its event loop, which waits for nothing but a start: seconds under
 /// swap.
@@ -33,8 +33,7 @@ pub(crate) fn ask(task: &TaskFolder, order: Order) -> io::Result<Answer> {
 pub(crate) fn attach(task: &TaskFolder) -> io::Result<(Answer, UnixStream)> {
     let mut stream = disk::connect(&task.path().join(SOCKET))?;
     stream.set_read_timeout(Some(ANSWER_TIME_MAX))?;
-    let size = rustix::termios::tcgetwinsize(io::stdout()).ok();
-    let order = Order::Attach(size.map(|size| (size.ws_row, size.ws_col)));
+    let order = Order::Attach(terminal_size());
     let request = Request { version: VERSION, order };
     stream.write_all(&Frame::Request.with_json(&request)?)?;
     match receive(&mut stream)? {

@@ -15,9 +15,11 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
     pipe::PipeFlags,
-    termios::{Winsize, tcgetwinsize, tcsetwinsize},
+    termios::{Winsize, tcsetwinsize},
 };
 use tokio::signal::unix::{SignalKind, signal};
+
+use crate::window::terminal_size;
 
 /// The program's streams, as this side has them.
 pub(super) enum Side {
@@ -46,7 +48,10 @@ impl Client {
             stdout: io::stdout().as_fd().try_clone_to_owned()?,
             stderr: io::stderr().as_fd().try_clone_to_owned()?,
             signals: listen_for_signals()?,
-            size: Box::new(|| tcgetwinsize(io::stdout()).ok()),
+            size: Box::new(|| {
+                let (ws_row, ws_col) = terminal_size()?;
+                Some(Winsize { ws_row, ws_col, ws_xpixel: 0, ws_ypixel: 0 })
+            }),
         })
     }
 }
