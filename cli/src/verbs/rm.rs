@@ -30,7 +30,8 @@ impl Args {
         let volumes = if self.volumes { AnonymousVolumes::Remove } else { AnonymousVolumes::Keep };
         super::each(&self.tasks, |text| {
             match node::remove_task(home.node(), text, removal, volumes, GRACE) {
-                Ok(name) => line(format_args!("{name}")),
+                // As it was named, as Docker does.
+                Ok(_) => line(format_args!("{text}")),
                 Err(missing @ Error::NoSuchTask(_)) if self.force => {
                     notice(format_args!("{missing}"));
                 }

@@ -13,13 +13,13 @@ pub struct Args {
 }
 
 impl Args {
-    /// Stops one after the other and prints each name, as Docker does.
+    /// Stops one after the other and prints each as it was named, as Docker does.
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         let signal = self.how.signal()?;
         super::each(&self.tasks, |text| {
             let task = tasks::find(home.node(), text)?;
             node::stop_task(&task, self.how.stop(&task, signal))?;
-            line(format_args!("{}", task.record().name));
+            line(format_args!("{text}"));
             Ok(())
         })
     }

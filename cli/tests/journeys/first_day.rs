@@ -185,3 +185,22 @@ fn a_program_gets_a_terminal_where_this_process_has_none() {
     stage.margay(["rm", "-f", "tom"]).ok();
     stage.is_empty();
 }
+
+#[test]
+fn verbs_print_tasks_as_they_were_named() {
+    let stage = Stage::new();
+    let probe = samples().join("hostile/probe-cli.wasm").display().to_string();
+    let run = ["run", "-d", "--name", "tom", &probe, "sleep", "600000"];
+    let id = stage.margay(run).ok().trim().to_owned();
+    let named = [id.as_str(), &id[..6], "tom"];
+    for verb in [&["restart", "-t", "0"][..], &["stop"], &["start"], &["kill"]] {
+        for task in named {
+            let said = stage.margay([verb, &[task][..]].concat()).ok();
+            assert_eq!(said, format!("{task}\n"), "{verb:?}");
+            stage.margay(["start", task]).ok();
+        }
+    }
+    assert_eq!(stage.margay(["stop", &id]).ok(), format!("{id}\n"));
+    assert_eq!(stage.margay(["rm", &id[..6]]).ok(), format!("{}\n", &id[..6]));
+    stage.is_empty();
+}
