@@ -10,8 +10,8 @@ use crate::failure::{Advice, USAGE_ERROR};
 /// Rows and columns of a terminal that nothing shows.
 pub const UNSEEN: (u16, u16) = (24, 80);
 
-/// Rows and columns of the terminal that a program of `-t` gets. As with Docker it has one also where
-/// this process has none, as in a job of a CI; only what is typed has to come from one.
+/// Rows and columns of the terminal that a program of `-t` gets. As with Docker it has one also
+/// where this process has none, as in a job of a CI; only what is typed has to come from one.
 ///
 /// # Errors
 /// When the program is `interactive` and stdin is no terminal.
