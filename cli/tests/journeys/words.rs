@@ -60,7 +60,7 @@ fn a_usage_line_names_what_is_required_and_nothing_that_has_a_default() {
     let stage = Stage::new();
     for (line, usage) in [
         ("invoke", "Usage: margay invoke [OPTIONS] <IMAGE>"),
-        ("logs", "Usage: margay logs [OPTIONS] <TASK>"),
+        ("logs", "Usage: margay logs [OPTIONS] <TASK|SERVICE>"),
         (
             "service create --cluster c",
             "Usage: margay service create [OPTIONS] --task <FAMILY:REVISION> --cluster <NAME> <NAME>",
