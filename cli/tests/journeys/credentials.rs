@@ -197,3 +197,26 @@ fn from_address(local: &str, registry: &str, basic: &str) -> String {
     let _ = stream.read_to_string(&mut answer);
     answer
 }
+
+/// A refusal comes before the body is read: a client that is still sending gets to read it.
+#[test]
+fn a_refusal_is_read_by_a_client_that_sends_a_long_body() {
+    let stage = Stage::new();
+    let up = Up::start(&stage);
+    let made = ["credential", "create", "reader", "--tenant", "acme", "--scope", "read"];
+    let credential = stage.write("reader.json", stage.margay(made).ok()).display().to_string();
+    let definition = format!(
+        "family = \"long\"\n[[containers]]\nname = \"app\"\nimage = \"{}/me/cats:v1\"\n\
+         env = {{ A = \"{}\" }}\n",
+        up.registry,
+        "x".repeat(900 << 10)
+    );
+    let definition = stage.write("long.toml", definition).display().to_string();
+    for _ in 0..5 {
+        let err =
+            stage.margay(["task", "register", &definition, "--credential", &credential]).fails(1);
+        assert!(err.contains("this credential may not do that"), "{err}");
+    }
+    up.end();
+    stage.is_empty();
+}

@@ -198,7 +198,7 @@ fn bytes_max(state: &State, principal: &Principal, size: BodySize) -> usize {
 
 /// Reads some more of a body that was refused, and keeps none of it: a client that is still sending
 /// would not come to read why.
-async fn discard(mut body: Incoming) {
+pub(crate) async fn discard(mut body: Incoming) {
     let discarding = async {
         let mut bytes = 0;
         while let Some(Ok(frame)) = body.frame().await {

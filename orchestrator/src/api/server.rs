@@ -16,6 +16,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{
     audited::Audited,
+    bodies,
     call::{Call, Reply},
     config::Config,
     connections::ConnectionClasses,
@@ -23,7 +24,7 @@ use super::{
     error::ApiError,
     openapi::openapi,
     principal::{Peer, Principal, authorize, node_of},
-    routes,
+    routes::{self, Params, Route},
 };
 use crate::{
     Error,
@@ -115,6 +116,25 @@ async fn carry_out(
     body: Incoming,
     audited: &mut Audited,
 ) -> Result<Reply, ApiError> {
+    match admit(&api, peer, &parts, audited).await {
+        Ok((route, params, principal)) => {
+            let size = route.body_size();
+            (route.handle)(Call::read(api, size, principal, params, parts, body).await?).await
+        }
+        Err(error) => {
+            bodies::discard(body).await;
+            Err(error)
+        }
+    }
+}
+
+/// What a request asks for, and for which principal: decided before a byte of its body is read.
+async fn admit(
+    api: &Api,
+    peer: &Peer,
+    parts: &Parts,
+    audited: &mut Audited,
+) -> Result<(&'static Route, Params, Principal), ApiError> {
     let (route, params) = routes::find(&parts.method, parts.uri.path())?;
     let operator = api.operator();
     let principal = Principal::of(&api.state, &api.issuer, operator, peer, &parts.headers).await?;
@@ -126,7 +146,7 @@ async fn carry_out(
         return Err(ApiError::new(StatusCode::INSUFFICIENT_STORAGE, "audit-full", message)
             .hint("free some space on the disk of the control plane"));
     }
-    (route.handle)(Call::read(api, route.body_size(), principal, params, parts, body).await?).await
+    Ok((route, params, principal))
 }
 
 struct Server {
