@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use orchestrator::{Client, Credential};
 use serde::Serialize;
 
@@ -16,7 +17,14 @@ use crate::{failure::Advice, home::Home, output::Output, serve::block_on};
 pub struct Control {
     /// Reach a control plane on another machine with the credential in this file (see
     /// `margay credential create`)
-    #[arg(long, env = "MARGAY_CREDENTIAL", hide_env_values = true, value_name = "FILE")]
+    #[arg(
+        long,
+        env = "MARGAY_CREDENTIAL",
+        hide_env_values = true,
+        value_name = "FILE",
+        // An empty variable is none.
+        value_parser = OsStringValueParser::new().map(PathBuf::from)
+    )]
     credential: Option<PathBuf>,
 }
 
@@ -24,8 +32,8 @@ impl Control {
     /// A client that is not connected yet; an error when the control plane of this home does not
     /// run.
     pub fn client(&self, home: &Home) -> anyhow::Result<Client> {
-        if let Some(path) = &self.credential {
-            let (credential, path) = (read(path)?, path.clone());
+        if let Some(path) = self.file() {
+            let (credential, path) = (read(path)?, path.to_owned());
             return Ok(Client::tls(credential, move |made| write(&path, made)));
         }
         let socket = home.server_socket();
@@ -45,15 +53,19 @@ impl Control {
         }
     }
 
+    fn file(&self) -> Option<&Path> {
+        self.credential.as_deref().filter(|path| !path.as_os_str().is_empty())
+    }
+
     /// Whether the control plane is that of a credential, and not of this home.
     pub fn is_elsewhere(&self) -> bool {
-        self.credential.is_some()
+        self.file().is_some()
     }
 
     /// A client, where there is a control plane to be asked: a credential, or one of this home that
     /// runs.
     pub fn reachable(&self, home: &Home) -> anyhow::Result<Option<Client>> {
-        match self.credential.is_some() || disk::connect(&home.server_socket()).is_ok() {
+        match self.file().is_some() || disk::connect(&home.server_socket()).is_ok() {
             true => self.client(home).map(Some),
             false => Ok(None),
         }
@@ -62,7 +74,7 @@ impl Control {
     /// Writes a credential with another secret to the file of `--credential`, when that is the same
     /// credential; says which file.
     pub fn keep_if_used(&self, made: &Credential) -> anyhow::Result<Option<&Path>> {
-        let Some(path) = &self.credential else { return Ok(None) };
+        let Some(path) = self.file() else { return Ok(None) };
         let used = read(path)?;
         if (&used.tenant, &used.name) != (&made.tenant, &made.name) {
             return Ok(None);

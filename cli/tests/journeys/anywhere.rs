@@ -75,6 +75,10 @@ fn an_ended_task_a_service_and_a_port_are_seen_from_another_machine() {
     };
     let it = eventually("it ends", ended);
     assert_eq!(it["status"]["containers"][0]["exit_code"], 0, "{it}");
+    // A variable that is empty names no file.
+    let mut here = stage.command(["task", "ls", "-a"]);
+    let said = crate::stage::said(here.env("MARGAY_CREDENTIAL", "").output().expect("it runs"));
+    assert!(said.ok().contains(task));
     let table = far.margay(&["task", "ls", "-a"]).ok();
     assert!(table.lines().next().is_some_and(|line| line.contains("EXIT")), "{table}");
     let log = far.margay(&["logs", task]).ok();
@@ -138,7 +142,7 @@ fn an_ended_task_a_service_and_a_port_are_seen_from_another_machine() {
     let said = reader.margay(&["exec", &cats, "x"]);
     assert!(said.err.contains("has the scope `read`, and this needs `deploy`"), "{said:?}");
     reader.margay(&["logs", "--tail", "1", task]).ok();
-    let audit = stage.margay(["audit", "ls"]).ok();
+    let audit = stage.margay(["audit", "--since", "1h"]).ok();
     for line in [format!("/v1/tasks/{cats}/exec"), format!("/v1/tasks/{task}/logs")] {
         assert!(audit.contains(&line), "{line}: {audit}");
     }
@@ -218,8 +222,9 @@ fn copies_on_two_nodes_are_followed_and_joined_and_a_lost_node_is_told() {
     let mut line = String::new();
     std::io::BufRead::read_line(&mut lines, &mut line).expect("a line");
     assert!(line.starts_with("tick "), "{line}");
-    // Agent, shim and program: as after a power cut.
-    for (pid, _) in other.processes() {
+    // The node and its ingress; the shim and its program run on, for the next agent.
+    let is_of_node = |line: &str| line.contains(" node ") || line.contains(" ingress ");
+    for (pid, _) in other.processes().into_iter().filter(|(_, line)| is_of_node(line)) {
         signal(pid, "KILL");
     }
     let _ = lines.read_to_end(&mut Vec::new());
@@ -230,7 +235,14 @@ fn copies_on_two_nodes_are_followed_and_joined_and_a_lost_node_is_told() {
     let said = far.margay(&["logs", &there]);
     assert!(said.code == 1 && said.err.contains("`second`"), "{said:?}");
     drop(node);
+    let node = other.start(["node"]);
     far.margay(&["service", "delete", "ticks", "--cluster", "main"]).ok();
+    eventually("every copy has ended", || {
+        let listed = far.margay(&["task", "ls", "--service", "ticks", "--output", "json"]).ok();
+        (listed.trim() == "[]").then_some(())
+    });
+    node.signal("INT");
+    assert_eq!(node.end().code, 0);
     up.end();
     stage.is_empty();
     other.is_empty();
