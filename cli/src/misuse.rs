@@ -265,7 +265,7 @@ mod tests {
         assert!(read("margay run --rm=perhaps x").is_err());
         let twice = read("margay run --name a --name b -e A=1 -e B=2 x").unwrap();
         let (_, run) = twice.subcommand().unwrap();
-        assert_eq!(run.get_raw("name").unwrap().last().unwrap(), "b");
+        assert_eq!(run.get_raw("name").unwrap().next_back().unwrap(), "b");
         assert_eq!(run.get_many::<String>("env").unwrap().count(), 2);
     }
 
