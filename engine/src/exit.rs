@@ -46,7 +46,10 @@ impl LimitCode {
         match self {
             Self::Cpu => "raise it with `--cpu-time`, or `cpu_time_max_ms` in the task definition",
             Self::Memory => "raise it with `-m`, or `memory_hard_bytes` in the task definition",
-            Self::Wall => "raise it with `--timeout`",
+            Self::Wall => {
+                "raise it with `--timeout` for a command and `--limit request-seconds=NUMBER` for \
+                 requests, or `limits.request_seconds_max` in the task definition"
+            }
             Self::Disk => {
                 "raise it with `--limit writable=BYTES`, or `limits.writable_bytes_max` in the \
                  task definition"
@@ -266,7 +269,11 @@ mod tests {
                 Exit::out_of_time(second),
                 137,
                 Some("wall-time"),
-                Some("E_WALL: it took longer than its 1000 ms; raise it with `--timeout`"),
+                Some(
+                    "E_WALL: it took longer than its 1000 ms; raise it with `--timeout` for a command \
+                     and `--limit request-seconds=NUMBER` for requests, or \
+                     `limits.request_seconds_max` in the task definition",
+                ),
             ),
             (
                 Exit::out_of_handles(64),

@@ -23,13 +23,14 @@ mod api; // routes, authorization, and the way from a request to its answer; the
 mod journeys; // the whole control plane in one process
 
 pub use api::{
-    AccessTokenAnswer, Caller, ChangeRollout, Client, Config, ContainerGrants, CreateCluster,
-    CreateCredential, CreateJoinToken, CreateSecret, CreateService, CreatedJoinToken, Credential,
-    CredentialInfo, Drain, Health, ImageResolver, IssueToken, ListPage, QuotaReport,
-    RegisteredDefinition, ResolvedImage, RolloutAction, RunTask, TenantUsage, UpdateNode,
-    UpdateService, UsageReport, serve,
+    AccessTokenAnswer, Caller, ChangeDomains, ChangeRollout, Client, Config, ContainerGrants,
+    CreateCluster, CreateCredential, CreateJoinToken, CreateSecret, CreateService,
+    CreatedJoinToken, Credential, CredentialInfo, Drain, Health, ImageResolver, IssueToken,
+    ListPage, QuotaReport, RegisteredDefinition, ResolvedImage, RolloutAction, RunTask,
+    TenantUsage, UpdateNode, UpdateService, UsageReport, serve,
 };
 pub use certificates::{ServerCertificate, certificate_authority, issue_certificate};
 pub use error::Error;
 pub use state::credentials::CredentialScope;
+pub use state::hosts::TenantDomains;
 pub use state::objects::{Claim, DisputedUsage, Runs, Secret, UsageTotal, Volume};

@@ -235,6 +235,13 @@ pub(crate) const FORGOTTEN_TASKS_MAX: usize = 10_000;
 /// may join again.
 pub(crate) const CURSOR_KEPT_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
 
+// Host names.
+
+/// Routes of one host, which every ingress goes through for each request.
+pub(crate) const HOST_ROUTES_MAX: usize = 256;
+/// Domains of one tenant: each is looked through when a service asks for a host.
+pub(crate) const DOMAINS_MAX: usize = 64;
+
 // Reconciling and expiry.
 
 /// Nodes fall silent and waits pass without any event.

@@ -34,6 +34,8 @@ mod usage; // what a run used
 mod health; // how a replica is asked whether it is ready
 mod dependency; // in which order the containers of a task start
 mod definition; // task definitions and their revisions
+mod host_name; // host names and paths of routes, as they are written
+mod route; // how requests reach a service
 mod deployment; // how one revision follows another
 mod placement; // which nodes the tasks of a service go to
 mod scaling; // how many replicas a service has when its load decides
@@ -58,6 +60,7 @@ pub use deployment::{Deployment, DeploymentSettings, DeploymentState, ServiceEve
 pub use digest::{Algorithm, Digest, Hasher};
 pub use explanation::{EventList, EventSubject, Explanation, ExplanationCause, ObjectEvent};
 pub use health::HealthProbe;
+pub use host_name::{HostName, RoutePath};
 pub use launch_type::LaunchType;
 pub use limits::{LimitOverrides, Limits};
 pub use log::{LogDecoder, LogHead, LogIndex, LogPosition, LogRecord, LogSource};
@@ -81,6 +84,7 @@ pub use placement::{
 };
 pub use quota::{QuotaChange, QuotaExceeded, QuotaResource, TenantQuota};
 pub use reference::Reference;
+pub use route::{IngressSettings, RateLimit, RouteRule, RouteSettings};
 pub use scaling::{Scaling, ScalingMetric, ScalingSchedule, ScalingTarget};
 pub use secret::{SecretName, SecretValue};
 pub use stream::{

@@ -27,6 +27,10 @@ pub(crate) const POOL_MEMORY_BYTES_MAX: u64 = 10 << 30;
 pub(crate) const POOL_MEMORY_HARD_PER_SOFT: u64 = 2;
 /// A volume in the pool that names no size: what Fly gives one.
 pub(crate) const POOL_VOLUME_BYTES_DEFAULT: u64 = 1 << 30;
+/// A request in the pool: what AWS Lambda gives one invocation.
+pub(crate) const POOL_REQUEST_TIME_MAX: Duration = Duration::from_secs(15 * 60);
+/// What Fly's and Amazon's balancers give a response between two pieces.
+const IDLE_TIME_MAX: Duration = Duration::from_secs(60);
 /// The largest volume in the pool: the storage that AWS Lambda gives one function.
 pub(crate) const POOL_VOLUME_BYTES_MAX: u64 = 10 << 30;
 
@@ -40,8 +44,11 @@ pub struct Limits {
     /// CPU time of one request, or of a whole command; `None` for commands and jobs that may take
     /// as long as they like.
     pub cpu_time_max: Option<Duration>,
-    /// Wall time of one request, or of a whole command.
+    /// Wall time of one request to the head of its response, or of a whole command.
     pub wall_time_max: Option<Duration>,
+    /// Between two pieces of a response that its guest is still writing.
+    #[serde(default = "idle_time_max")]
+    pub idle_time_max: Duration,
     /// Handles (files, streams, requests, …) that one instance may hold.
     pub handles_max: u32,
     /// Requests that run at the same time; more wait in the listener's queue.
@@ -54,6 +61,10 @@ pub struct Limits {
     pub log_bytes_max: u64,
 }
 
+fn idle_time_max() -> Duration {
+    IDLE_TIME_MAX
+}
+
 impl Limits {
     /// For one HTTP request: 50 ms of CPU and 128 MiB, as the shared pools of others give (Fastly,
     /// Cloudflare).
@@ -62,6 +73,7 @@ impl Limits {
             memory_bytes_max: 128 << 20,
             cpu_time_max: Some(Duration::from_millis(50)),
             wall_time_max: Some(Duration::from_secs(30)),
+            idle_time_max: IDLE_TIME_MAX,
             // A JavaScript guest keeps one for each chunk of a body that it has read: some 2,000
             // for 16 MiB, and as many again where it writes what it reads.
             handles_max: 8192,
@@ -103,15 +115,27 @@ pub struct LimitOverrides {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 65536, maximum = 1_073_741_824)]
     pub log_bytes_max: Option<u64>,
+    /// Seconds from a request to the head of its response: 1 to 86,400, in the pool up to 900.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_seconds_max: Option<u64>,
+    /// Seconds between two pieces of a response, as in a stream of events: 1 to 86,400, in the pool
+    /// up to 900.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_seconds_max: Option<u64>,
 }
 
+/// A day.
+const SECONDS_MAX: u64 = 24 * 3600;
+
 /// Each more than any program was seen to need, and less than what harms the machine.
-const OVERRIDABLE: [(&str, RangeInclusive<u64>); 5] = [
+const OVERRIDABLE: [(&str, RangeInclusive<u64>); 7] = [
     ("handles", 16..=1_000_000),
     ("concurrency", 1..=1000),
     ("request-body", 0..=1 << 30),
     ("writable", 0..=64 << 30),
     ("log", 64 << 10..=1 << 30),
+    ("request-seconds", 1..=SECONDS_MAX),
+    ("idle-seconds", 1..=SECONDS_MAX),
 ];
 
 impl LimitOverrides {
@@ -122,6 +146,8 @@ impl LimitOverrides {
             self.request_body_bytes_max,
             self.writable_bytes_max,
             self.log_bytes_max,
+            self.request_seconds_max,
+            self.idle_seconds_max,
         ]
     }
 
@@ -140,6 +166,8 @@ impl LimitOverrides {
             "request-body" => &mut self.request_body_bytes_max,
             "writable" => &mut self.writable_bytes_max,
             "log" => &mut self.log_bytes_max,
+            "request-seconds" => &mut self.request_seconds_max,
+            "idle-seconds" => &mut self.idle_seconds_max,
             _ => {
                 let known = format!("is not a limit: use one of {}", names());
                 return Err(ParseError::about(name, known));
@@ -163,7 +191,7 @@ impl LimitOverrides {
     }
 
     /// Puts them in place of the defaults in `limits`.
-    pub(crate) fn apply(&self, limits: &mut Limits) {
+    pub(crate) fn apply(&self, serves: bool, limits: &mut Limits) {
         let choose = |value: Option<u64>, default: u64| value.unwrap_or(default);
         let count =
             |value, default: u32| u32::try_from(choose(value, default.into())).unwrap_or(u32::MAX);
@@ -173,6 +201,11 @@ impl LimitOverrides {
             choose(self.request_body_bytes_max, limits.request_body_bytes_max);
         limits.writable_bytes_max = choose(self.writable_bytes_max, limits.writable_bytes_max);
         limits.log_bytes_max = choose(self.log_bytes_max, limits.log_bytes_max);
+        let seconds = |value: Option<u64>| value.map(Duration::from_secs);
+        limits.idle_time_max = seconds(self.idle_seconds_max).unwrap_or(limits.idle_time_max);
+        if serves {
+            limits.wall_time_max = seconds(self.request_seconds_max).or(limits.wall_time_max);
+        }
     }
 }
 
@@ -189,19 +222,19 @@ mod tests {
             (
                 "handels=3",
                 Err("`handels` is not a limit: use one of handles, concurrency, \
-                               request-body, writable, log"),
+                               request-body, writable, log, request-seconds, idle-seconds"),
             ),
             (
                 "handles",
                 Err("`handles` is not NAME=VALUE, with one of handles, concurrency, \
-                             request-body, writable, log"),
+                             request-body, writable, log, request-seconds, idle-seconds"),
             ),
             ("log=1k", Err("`log` must be 65536 to 1073741824")),
         ] {
             let mut overrides = LimitOverrides::default();
             let got = overrides.set(line).map(|()| {
                 let mut limits = Limits::for_requests();
-                overrides.apply(&mut limits);
+                overrides.apply(true, &mut limits);
                 limits.handles_max
             });
             match (got, want) {

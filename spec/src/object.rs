@@ -14,6 +14,7 @@ use crate::{
     name::{ClusterName, ContainerName, NodeId, ServiceName, TaskId, Tenant},
     overrides::TaskOverrides,
     placement::{Placement, SchedulingStrategy, Taint},
+    route::IngressSettings,
     scaling::Scaling,
     time::Timestamp,
     transport::{Port, Transport},
@@ -154,6 +155,13 @@ pub struct ServiceSpec {
     /// What changes its count by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scaling: Option<Scaling>,
+    /// How requests reach it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub ingress: IngressSettings,
+}
+
+fn is_default(settings: &IngressSettings) -> bool {
+    *settings == IngressSettings::default()
 }
 
 impl ServiceSpec {
@@ -246,6 +254,9 @@ pub struct TaskStatus {
     /// ask them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready: Option<bool>,
+    /// The host name that the ingress routes to it, where it is no replica of a service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
     /// Its containers, in the order of its definition.
     #[serde(default)]
     pub containers: Vec<ContainerStatus>,

@@ -11,9 +11,11 @@ use utoipa::ToSchema;
 
 use crate::{
     definition::{TaskDefinition, TaskDefinitionId},
+    host_name::HostName,
     launch_type::LaunchType,
     name::{ClusterName, NodeId, ServiceName, TaskId, Tenant},
     object::{NodeSpec, TaskStatus},
+    route::{RouteRule, RouteSettings},
     secret::{SecretName, SecretValue},
     text::{ParseError, hex_bytes},
 };
@@ -233,8 +235,15 @@ pub struct ReportedTask {
 pub struct RouteTable {
     /// [`VERSION`].
     pub version: u32,
-    /// Host names, without a port, lower case.
+    /// The host name that each service and each task of its own has by itself, without a port,
+    /// lower case.
     pub hosts: BTreeMap<String, Vec<Backend>>,
+    /// Other host names, and the services that answer for their paths.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rules: BTreeMap<HostName, Vec<RouteRule>>,
+    /// Of some of `hosts`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub settings: BTreeMap<String, RouteSettings>,
     /// Address of each node's ingress for the other ingresses, `address:port`.
     pub ingresses: BTreeMap<NodeId, String>,
     /// What the ingress of each node is trusted with. One that is not here may ask for nothing.
@@ -264,6 +273,9 @@ pub struct Backend {
     pub task: TaskId,
     /// The port that its container listens on.
     pub container_port: u16,
+    /// What it runs, where revisions have weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<TaskDefinitionId>,
 }
 
 /// Why a request was refused: a code for programs, a sentence for users, and what to try next.

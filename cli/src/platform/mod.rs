@@ -19,7 +19,7 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use disk::Lock;
 use orchestrator::{Client, CreateJoinToken};
-use spec::{NodeCondition, Tenant};
+use spec::{HostName, NodeCondition, Tenant};
 
 use crate::{
     authorities,
@@ -36,6 +36,18 @@ use supervisor::{Process, Supervisor};
 
 /// The end of every host name: browsers and resolvers answer it with this machine.
 pub const DOMAIN: &str = "localhost";
+
+/// A domain below which host names are made.
+pub fn domain(text: &str) -> Result<String, spec::ParseError> {
+    match text.parse::<HostName>() {
+        _ if text == DOMAIN => Ok(text.to_owned()),
+        Ok(host) if host.is_wildcard() => Err(spec::ParseError::about(
+            text,
+            "is a wildcard: leave `*.` out, every name is made below the domain",
+        )),
+        host => host.map(|host| host.to_string()),
+    }
+}
 pub const SERVER_PORT: u16 = 7700;
 pub const REGISTRY_PORT: u16 = 5000;
 pub const INGRESS_PORT: u16 = 8000;
@@ -71,6 +83,10 @@ pub struct Settings {
     /// Let tasks run on when it is asked to end, for the next one to adopt: an upgrade
     #[arg(long)]
     pub leave: bool,
+    /// The end of the host names of services, SERVICE.CLUSTER.DOMAIN; a wildcard record for it in
+    /// DNS leads to the ingress
+    #[arg(long, value_name = "DOMAIN", default_value = DOMAIN, value_parser = domain)]
+    pub domain: String,
     #[command(flatten)]
     pub front: front::IngressFront,
     #[command(flatten)]
@@ -189,6 +205,7 @@ impl Platform {
             registry: advertised(&sockets.registry)?,
             ingress: sockets.ingress.local_addr()?,
             peers: advertised(&sockets.peers)?,
+            domain: settings.domain.clone(),
             processes: Vec::new(),
         };
         let certificate = settings.front.certificate.copies(home, &Holder::ALL)?;
@@ -361,7 +378,8 @@ fn processes(
     let registry_arguments = registry_arguments.chain(url.arguments()).chain(issued).collect();
     let (server, registry) = (record.server.to_string(), record.registry.to_string());
     let server = ["--advertise", &server, "--registry", &registry, "--user", &record.user];
-    let server = server.map(str::to_owned).into_iter().chain(tuning.networks());
+    let server = server.into_iter().chain(["--domain", &record.domain]).map(str::to_owned);
+    let server = server.chain(tuning.networks());
     let server = server.chain(copied(Holder::ControlPlane)).collect();
     let ingress_arguments = copied(Holder::Ingress).chain(front.arguments()).collect();
     let ingress = vec![(LISTEN_FD, sockets.ingress), (PEERS_FD, sockets.peers)];

@@ -28,7 +28,14 @@ pub struct Record {
     pub ingress: SocketAddr,
     /// Where the ingresses of other nodes connect.
     pub peers: SocketAddr,
+    /// The end of the host names of services.
+    #[serde(default = "local_domain")]
+    pub domain: String,
     pub processes: Vec<(String, Option<u32>)>,
+}
+
+fn local_domain() -> String {
+    super::DOMAIN.to_owned()
 }
 
 impl Record {

@@ -38,6 +38,9 @@ pub struct Args {
     /// The operator's tenant: the principal of requests through the socket
     #[arg(long, value_name = "NAME", default_value = "me")]
     user: Tenant,
+    /// The end of the host names of services, SERVICE.CLUSTER.DOMAIN
+    #[arg(long, value_name = "DOMAIN", default_value = platform::DOMAIN, value_parser = platform::domain)]
+    domain: String,
     /// Let images come from registries in this internal network too, beside the bundled one
     #[arg(long, value_name = "ADDRESS/BITS")]
     private_network: Vec<PrivateNetwork>,
@@ -83,7 +86,7 @@ impl Args {
             advertise: self.advertise,
             certificate: self.certificate.open()?,
             tenant: self.user,
-            domain: platform::DOMAIN.to_owned(),
+            domain: self.domain,
             registry: Some(self.registry.to_string()),
             resolver: Arc::new(RegistryResolver::new(self.registry, tokens, authorities, networks)),
         };
@@ -99,6 +102,7 @@ impl Args {
             ("--registry", Some(registry)),
             ("--registry-key", key),
             ("--user", Some(user)),
+            ("--domain", Some(self.domain.clone())),
         ];
         let flags = flags.into_iter().filter_map(|(flag, value)| Some([flag.to_owned(), value?]));
         let networks = self.private_network.iter();

@@ -1,7 +1,10 @@
+mod create; // a service that is not there yet
+mod update; // what changes in one
 mod converge; // waiting for copies to be ready
 mod create; // a service, from flags
 mod update; // what changes of one
 mod deploying; // the settings of deployments
+mod ingress; // host names and rules for requests
 mod placing; // where its copies go, and how many there are
 mod rollout; // its deployments
 
@@ -242,7 +245,10 @@ fn row(service: &Service) -> [String; 8] {
         ),
         rollout::state(service),
         ago(service.created, now()),
-        host(service),
+        std::iter::once(host(service))
+            .chain(service.spec.ingress.hosts.iter().map(ToString::to_string))
+            .collect::<Vec<_>>()
+            .join(","),
         service.status.reason.clone().unwrap_or_else(|| "-".to_owned()),
     ]
 }

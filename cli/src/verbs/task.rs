@@ -16,6 +16,7 @@ use crate::{
     flags,
     home::Home,
     output::{Format, Output, ago, json, line, notice, now, print_table},
+    platform::record::Record,
     serve::block_on,
 };
 
@@ -140,7 +141,7 @@ impl Verb {
                 let wanted = RunTask { task_definition: definition, launch_type, count, overrides };
                 let tasks = block_on(control.client(home)?.run(&cluster, &wanted))?;
                 tasks.iter().for_each(|task| line(format_args!("{}", task.id)));
-                Ok(())
+                if control.is_elsewhere() { Ok(()) } else { tell_hosts(home, &tasks) }
             }
             Self::Ls { cluster, service, all, output, control } => {
                 let mut tasks = block_on(control.client(home)?.tasks())?;
@@ -174,6 +175,15 @@ impl Verb {
             }
         }
     }
+}
+
+/// Says where tasks of the platform of `home` are reached.
+fn tell_hosts(home: &Home, tasks: &[Task]) -> anyhow::Result<()> {
+    let Some(record) = Record::read(home)? else { return Ok(()) };
+    for host in tasks.iter().filter_map(|task| task.status.host.as_ref()) {
+        notice(format_args!("Reach it at {}", record.url(host)));
+    }
+    Ok(())
 }
 
 fn variable(text: &str) -> Result<(String, String), String> {

@@ -1,3 +1,5 @@
+mod domain; // below which a tenant may have host names
+
 use clap::Subcommand;
 use orchestrator::{Client, QuotaReport};
 use spec::{QuotaChange, QuotaResource, Tenant};
@@ -16,6 +18,9 @@ pub enum Verb {
     /// What a tenant may have
     #[command(subcommand)]
     Quota(Quota),
+    /// Below which domains services of a tenant may have host names: for the operator
+    #[command(subcommand)]
+    Domain(domain::Verb),
 }
 
 /// What to do with quotas.
@@ -50,6 +55,7 @@ pub enum Quota {
 impl Verb {
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         match self {
+            Self::Domain(verb) => verb.run(home),
             Self::Quota(Quota::Ls(list)) => list.run(home, Client::quotas, &HEADINGS, |report| {
                 let both = |one: &QuotaResource| {
                     let amounts = [report.used.of(*one), report.limits.of(*one)];

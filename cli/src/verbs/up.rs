@@ -54,7 +54,10 @@ fn introduce(record: &Record, home: &Home) {
         let ca = home.path().join("server/ca.pem");
         line(format_args!("  its authority  {}    for margay login --ca", ca.display()));
     }
-    line(format_args!("  ingress        {}", record.url("SERVICE.CLUSTER.localhost")));
+    line(format_args!(
+        "  ingress        {}",
+        record.url(&format!("SERVICE.CLUSTER.{}", record.domain))
+    ));
     line(format_args!(
         "  control plane  {server}    a second node: margay token create, margay node join TOKEN"
     ));

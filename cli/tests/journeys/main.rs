@@ -28,6 +28,7 @@ mod down; // the end of a platform, by another command
 mod rollouts; // another revision under load, and replicas that freeze
 mod services; // waited for, shown, and runs that are changed
 mod anywhere; // logs, programs and connections of tasks on any node, with a credential alone
+mod hosts; // names of services and tasks
 mod nodes; // join, drain, remove, adopt
 mod placement; // which nodes services go to, and what an operator says of nodes
 mod pool; // what the shared pool gives at most

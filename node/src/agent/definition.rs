@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use spec::{ContainerDefinition, NodeId, Protocol, Transport, wire::DesiredTask};
+use spec::{ContainerDefinition, NodeId, Transport, wire::DesiredTask};
 
 use super::{host::Host, readiness};
 use crate::{
@@ -27,7 +27,7 @@ pub(super) fn container(
             transport: Transport::Tcp,
         })
     };
-    let http = definition.ports.iter().filter(|port| port.protocol == Protocol::Http);
+    let http = definition.ports.iter().filter(|port| port.protocol.is_http());
     let claim =
         |name: &spec::VolumeName| task.definition.volumes.iter().find(|claim| claim.name == *name);
     Ok(Container {

@@ -98,7 +98,7 @@ impl TaskHandle {
         });
         let phase = phase(self.seen(), &containers, &self.essential);
         let ready = Some(is_ready(phase, &containers, &self.essential));
-        TaskStatus { phase, reason, ready, containers }
+        TaskStatus { phase, reason, ready, host: None, containers }
     }
 }
 

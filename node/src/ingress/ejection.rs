@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{
     answering::Answering,
     limits::{PROBE_AGAIN_EVERY, PROBE_TIME_MAX, SILENT_TIME_MAX},
-    routes::{Replica, Target},
+    table::{Replica, Target},
     upstream::Upstream,
 };
 

@@ -1,6 +1,10 @@
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
+
+const A_SECOND: Duration = Duration::from_secs(1);
 
 /// Why a request is not passed on, or came back without a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,13 +14,13 @@ pub(super) struct GatewayError {
     pub code: &'static str,
     /// A sentence for users.
     pub text: String,
-    /// Whether it may well work in a second.
-    pub retry_after: bool,
+    /// When it may well work.
+    pub retry_after: Option<Duration>,
 }
 
 impl GatewayError {
     pub fn new(status: StatusCode, code: &'static str, text: impl Into<String>) -> Self {
-        Self { status, code, text: text.into(), retry_after: false }
+        Self { status, code, text: text.into(), retry_after: None }
     }
 
     pub fn bad(text: &str) -> Self {
@@ -29,31 +33,49 @@ impl GatewayError {
 
     pub fn no_route(host: &str) -> Self {
         let host: String = host.chars().take(100).collect();
-        let text = format!(
-            "no service here answers for the host {host}\n\
-             services answer for SERVICE.CLUSTER.localhost"
-        );
+        let text = format!("no service here answers for the host {host}");
         Self::new(StatusCode::NOT_FOUND, "E_NO_ROUTE", text)
+    }
+
+    pub fn no_path(host: &str) -> Self {
+        let text = format!("no service here answers for this path of the host {host}");
+        Self::new(StatusCode::NOT_FOUND, "E_NO_ROUTE", text)
+    }
+
+    pub fn ambiguous_path() -> Self {
+        Self::bad("this host is routed by paths, and the path has a segment that means another")
+    }
+
+    /// Whether it was carried out is not known.
+    pub fn stopped_answering(host: &str) -> Self {
+        let text =
+            format!("a replica of {host} stopped answering: the request may have been carried out");
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "E_TOO_SLOW", text)
+    }
+
+    pub fn too_many(text: String, after: Duration) -> Self {
+        let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "E_RATE", text);
+        Self { retry_after: Some(after), ..error }
     }
 
     /// Why is for the log: which addresses answer, and how, is no client's business.
     pub fn no_replica(host: &str) -> Self {
         let text = format!("no replica of {host} can be reached right now");
         let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "E_NO_REPLICA", text);
-        Self { retry_after: true, ..error }
+        Self { retry_after: Some(A_SECOND), ..error }
     }
 
     /// The host is one of a service, and none of its copies has been ready yet or is ready again.
     pub fn starting(host: &str) -> Self {
         let text = format!("the service at {host} is starting: no copy of it is ready yet");
         let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "E_STARTING", text);
-        Self { retry_after: true, ..error }
+        Self { retry_after: Some(A_SECOND), ..error }
     }
 
     pub fn lost(host: &str) -> Self {
         let text = format!("a replica of {host} went away before it answered");
         let error = Self::new(StatusCode::BAD_GATEWAY, "E_WORKER_LOST", text);
-        Self { retry_after: true, ..error }
+        Self { retry_after: Some(A_SECOND), ..error }
     }
 
     pub fn status(status: StatusCode) -> Self {
@@ -84,8 +106,9 @@ impl GatewayError {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         // The text repeats the host that was asked for: it must never be taken for a page.
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        if self.retry_after {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        if let Some(after) = self.retry_after {
+            let seconds = after.as_secs_f64().ceil().max(1.0) as u64;
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }

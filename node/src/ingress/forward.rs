@@ -1,4 +1,4 @@
-use std::{future::pending, net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Method, Request, Response, header};
 use http_body::Body;
@@ -10,10 +10,12 @@ use super::{
     ejection,
     error::GatewayError,
     head,
-    limits::{Limits, REPLACEMENT_TIME_MAX, RETRY_EVERY},
+    limits::{BEYOND_THE_REPLICA, EJECTED_WAIT_MAX, Limits, REPLACEMENT_TIME_MAX, RETRY_EVERY},
     request_body::{ReplicaClock, RequestBody},
-    response_body::{InFlight, Relayed, ResponseBody},
-    routes::{Arrival, Replica, Routes, Target},
+    response_body::{Idle, InFlight, Relayed, ResponseBody},
+    routes::{Arrival, Numbers, Routes, Wanted},
+    sticky,
+    table::{Replica, Service, Target},
     upstream::{Lease, Upstream},
 };
 
@@ -26,6 +28,13 @@ pub(super) struct Forwarder {
     pub proxies: TrustedProxies,
 }
 
+/// How long a request and its response may take.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    response: Duration,
+    idle: Duration,
+}
+
 /// How far an attempt with one replica got.
 enum Attempt {
     Answered(Response<Incoming>, Lease),
@@ -35,6 +44,8 @@ enum Attempt {
     Lost(String),
     /// The replica was ejected, and another one may be asked instead.
     Ejected,
+    /// The replica was ejected and has not come back, and the request may not be sent twice.
+    StoppedAnswering,
     TooSlow,
 }
 
@@ -69,11 +80,25 @@ impl Forwarder {
             return Err(GatewayError::removed(node));
         }
         let host = head::host(&request)?;
+        let named = match arrival {
+            Arrival::Peer(..) => head::hop(request.headers()),
+            Arrival::Client => sticky::named(request.headers()),
+        };
+        let (path, named) = (request.uri().path().to_owned(), named.map(str::to_owned));
+        let wanted = Wanted { host: &host, path: &path, arrival, replica: named.as_deref() };
+        let mut numbers = Numbers::default();
+        let service = self.service(wanted, &mut numbers)?;
         let bytes_max = self.limits.body_bytes_max;
         if request.body().size_hint().lower() > bytes_max {
             return Err(GatewayError::too_large(bytes_max));
         }
         let sender = Sender::of(peer, scheme, request.headers(), &self.proxies);
+        if *arrival == Arrival::Client {
+            if service.settings.https && sender.scheme == Scheme::Http {
+                return Ok(head::to_https(&request)?.map(ResponseBody::Own));
+            }
+            check_rate(&service, &sender)?;
+        }
         let mut parts = head::to_replica(&request, &host, &sender, arrival)?;
         let body = RequestBody::new(request.into_body(), bytes_max, self.limits.throughput());
         if !body.is_empty() && !parts.headers.contains_key(header::CONTENT_LENGTH) {
@@ -82,29 +107,58 @@ impl Forwarder {
         }
         let again = (body.is_empty() && matches!(parts.method, Method::GET | Method::HEAD))
             .then(|| parts.clone());
-        self.try_replicas(&host, arrival, Request::from_parts(parts, body), again).await
+        let request = Request::from_parts(parts, body);
+        let (mut response, replica) =
+            self.try_replicas(wanted, &mut numbers, request, again).await?;
+        let is_new = named.as_deref() != Some(&*replica);
+        if service.settings.sticky && is_new && *arrival == Arrival::Client {
+            sticky::name(response.headers_mut(), &replica, sender.scheme == Scheme::Https);
+        }
+        Ok(response)
     }
 
-    /// Tries the replicas of `host` until one answers. `again` is the head of a request that may be
-    /// sent twice.
+    /// The service that has a request, also when it was created just now.
+    fn service(
+        &self,
+        wanted: Wanted<'_>,
+        numbers: &mut Numbers,
+    ) -> Result<Arc<Service>, GatewayError> {
+        self.routes.service(wanted, numbers).or_else(|_| {
+            self.routes.refresh();
+            self.routes.service(wanted, numbers)
+        })
+    }
+
+    fn times_of(&self, service: &Service) -> Times {
+        let seconds = |given: Option<u32>, usual: Duration| match given {
+            Some(seconds) => Duration::from_secs(seconds.into()) + BEYOND_THE_REPLICA,
+            None => usual,
+        };
+        let settings = &service.settings;
+        Times {
+            response: seconds(settings.request_seconds_max, self.limits.response_time_max),
+            idle: seconds(settings.idle_seconds_max, self.limits.idle_time_max),
+        }
+    }
+
+    /// Tries the replicas of a service until one answers, and says which one did. `again` is the
+    /// head of a request that may be sent twice.
     async fn try_replicas(
         &self,
-        host: &str,
-        arrival: &Arrival,
-        request: Request<RequestBody>,
+        wanted: Wanted<'_>,
+        numbers: &mut Numbers,
+        mut request: Request<RequestBody>,
         again: Option<http::request::Parts>,
-    ) -> Result<Response<ResponseBody>, GatewayError> {
+    ) -> Result<(Response<ResponseBody>, Arc<str>), GatewayError> {
         let deadline = Instant::now() + REPLACEMENT_TIME_MAX;
-        let mut request = request;
+        let host = wanted.host;
         let mut why;
         loop {
-            let known = self.routes.candidates(host, arrival).or_else(|| {
-                // A service that was created just now.
-                self.routes.refresh();
-                self.routes.candidates(host, arrival)
-            });
-            let replicas = known.ok_or_else(|| GatewayError::no_route(host))?;
-            why = match arrival {
+            let service = self.service(wanted, numbers)?;
+            let times = self.times_of(&service);
+            let replicas = self.routes.candidates(&service, wanted, numbers);
+            let replicas = replicas.ok_or_else(|| GatewayError::no_route(host))?;
+            why = match wanted.arrival {
                 Arrival::Client => GatewayError::starting(host),
                 Arrival::Peer(..) => GatewayError::no_replica(host),
             };
@@ -113,12 +167,16 @@ impl Forwarder {
                 // Only for another one that may do better, and where nothing is done twice.
                 let mut rest = replicas[index + 1..].iter();
                 let may_leave = again.is_some() && rest.any(|other| !other.answering.is_ejected());
-                match self.attempt(replica, request, may_leave).await {
+                match self.attempt(replica, times, request, may_leave).await {
                     Attempt::Answered(response, lease) => {
                         replica.answering.answered();
-                        return relay(response, lease, in_flight);
+                        let response = relay(response, lease, in_flight, times.idle)?;
+                        return Ok((response, replica.name.clone()));
                     }
                     Attempt::TooSlow => return Err(GatewayError::too_slow(host)),
+                    Attempt::StoppedAnswering => {
+                        return Err(GatewayError::stopped_answering(host));
+                    }
                     Attempt::NotSent(whole, error) => {
                         tracing::debug!(host, target = ?replica.target, error, "not reached");
                         request = whole;
@@ -154,13 +212,13 @@ impl Forwarder {
     async fn attempt(
         &self,
         replica: &Replica,
+        times: Times,
         mut request: Request<RequestBody>,
         may_leave: bool,
     ) -> Attempt {
-        if let Target::Peer { node, .. } = &replica.target {
-            let hop =
-                HeaderValue::from_str(node.as_str()).unwrap_or(HeaderValue::from_static("node"));
-            request.headers_mut().insert(head::HOP, hop);
+        if let Target::Peer { .. } = &replica.target {
+            let hop = HeaderValue::from_str(&replica.name);
+            request.headers_mut().insert(head::HOP, hop.expect("a name is hex digits"));
         }
         let addresses = self.routes.addresses();
         let mut lease = match self.upstream.lease(&replica.target, &addresses).await {
@@ -170,17 +228,23 @@ impl Forwarder {
         loop {
             let clock = request.body().clock();
             let ejected = async {
-                ejection::ejected(replica, &self.upstream, &addresses).await;
-                if !may_leave {
-                    pending::<()>().await;
+                loop {
+                    ejection::ejected(replica, &self.upstream, &addresses).await;
+                    if may_leave {
+                        return Attempt::Ejected;
+                    }
+                    sleep(EJECTED_WAIT_MAX).await;
+                    if replica.answering.is_ejected() {
+                        return Attempt::StoppedAnswering;
+                    }
                 }
             };
             let answer = tokio::select! {
                 biased;
-                answer = self.wait(&clock, lease.sender.try_send_request(request)) => answer,
-                () = ejected => {
+                answer = wait(&clock, times.response, lease.sender.try_send_request(request)) => answer,
+                end = ejected => {
                     lease.cut();
-                    return Attempt::Ejected;
+                    return end;
                 }
             };
             match answer {
@@ -204,24 +268,33 @@ impl Forwarder {
             }
         }
     }
+}
 
-    /// The response, or `None` when the replica took too long. Time in which the client sends does
-    /// not count; the throughput of the body bounds it.
-    async fn wait<T>(&self, clock: &ReplicaClock, response: impl Future<Output = T>) -> Option<T> {
-        let time_max = self.limits.response_time_max;
-        tokio::pin!(response);
-        clock.start();
-        loop {
-            let deadline = clock.started().unwrap_or_else(Instant::now) + time_max;
-            match timeout_at(deadline, &mut response).await {
-                Ok(response) => return Some(response),
-                Err(_) if clock.started().is_some_and(|at| at + time_max <= deadline) => {
-                    return None;
-                }
-                Err(_) => {}
-            }
+/// The response, or `None` when the replica took too long. Time in which the client sends does not
+/// count; the throughput of the body bounds it.
+async fn wait<T>(
+    clock: &ReplicaClock,
+    time_max: Duration,
+    response: impl Future<Output = T>,
+) -> Option<T> {
+    tokio::pin!(response);
+    clock.start();
+    loop {
+        let deadline = clock.started().unwrap_or_else(Instant::now) + time_max;
+        match timeout_at(deadline, &mut response).await {
+            Ok(response) => return Some(response),
+            Err(_) if clock.started().is_some_and(|at| at + time_max <= deadline) => return None,
+            Err(_) => {}
         }
     }
+}
+
+fn check_rate(service: &Service, sender: &Sender) -> Result<(), GatewayError> {
+    let Some(limiter) = &service.limiter else { return Ok(()) };
+    limiter.take(sender.address, std::time::Instant::now()).map_err(|after| {
+        let each = limiter.limit().requests_per_second;
+        GatewayError::too_many(format!("a client may make {each} requests a second here"), after)
+    })
 }
 
 /// The same request once more.
@@ -233,6 +306,7 @@ fn relay(
     response: Response<Incoming>,
     lease: Lease,
     in_flight: InFlight,
+    idle: Duration,
 ) -> Result<Response<ResponseBody>, GatewayError> {
     let (mut parts, body) = response.into_parts();
     let closes = parts
@@ -248,6 +322,11 @@ fn relay(
         }
         false => Some(lease),
     };
-    let body = ResponseBody::Relayed(Relayed { body, lease, _in_flight: in_flight });
+    let body = ResponseBody::Relayed(Relayed {
+        body,
+        lease,
+        _in_flight: in_flight,
+        idle: Idle::new(idle),
+    });
     Ok(Response::from_parts(parts, body))
 }

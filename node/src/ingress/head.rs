@@ -20,12 +20,17 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     HeaderName::from_static("keep-alive"),
 ];
 
-/// Marks a request that one ingress has sent to another. Only looked at where a certificate has
-/// proven the sender.
+/// Names the replica that one ingress has chosen on the node of another. Only looked at where a
+/// certificate has proven the sender.
 pub(super) const HOP: HeaderName = HeaderName::from_static("x-margay-hop");
 const VIA: HeaderValue = HeaderValue::from_static("1.1 margay");
 /// A request that has been through so many proxies goes in circles.
 const VIA_MAX: usize = 8;
+
+/// The replica that another ingress has chosen.
+pub(super) fn hop(headers: &HeaderMap) -> Option<&str> {
+    headers.get(HOP)?.to_str().ok()
+}
 
 /// The host that a request is for: lower case, without port.
 pub(super) fn host(request: &Request<impl Sized>) -> Result<String, GatewayError> {

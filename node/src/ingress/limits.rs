@@ -20,6 +20,8 @@ pub struct Limits {
     /// From the last of a request to the head of its response, or to the next piece that is taken
     /// of its body: more than a worker gives a request.
     pub response_time_max: Duration,
+    /// Between two pieces of a response.
+    pub idle_time_max: Duration,
     /// For requests to finish once the end was asked for.
     pub drain_time_max: Duration,
 }
@@ -34,6 +36,7 @@ impl Default for Limits {
             body_bytes_per_second_min: 1024,
             body_bytes_max: 64 << 20,
             response_time_max: Duration::from_secs(65),
+            idle_time_max: Duration::from_secs(65),
             drain_time_max: Duration::from_secs(10),
         }
     }
@@ -69,6 +72,15 @@ pub(super) const HANDSHAKES_PER_ADDRESS_MAX: usize = 128;
 /// fewer, the limits are less in proportion.
 pub(super) const DESCRIPTORS_WANTED: u64 =
     2 * (10_000 + POOL_CONNECTIONS_MAX + TENANT_CONNECTIONS_MAX + HANDSHAKES_MAX) as u64 + 256;
+
+/// Clients of one service whose requests are counted at one time: some 5 MB.
+pub(super) const RATE_CLIENTS_MAX: usize = 65_536;
+/// What an ingress waits for a replica beyond what the replica itself gives a request: its own
+/// answer says more.
+pub(super) const BEYOND_THE_REPLICA: Duration = Duration::from_secs(5);
+/// For a request that may not be sent twice, once its replica stopped answering: one that was only
+/// stopped for a moment still answers it.
+pub(super) const EJECTED_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Between two looks at the identity and the idle connections.
 pub(super) const MAINTENANCE_EVERY: Duration = Duration::from_secs(5);

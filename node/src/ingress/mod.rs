@@ -13,7 +13,12 @@ mod limits; // how much and how long, with the reasons
 
 mod folder; // what the agent and the ingress share on disk
 mod answering; // whether a replica answers
-mod routes; // host name -> backends, and which of them next
+mod split; // requests shared by weights
+mod rate; // how many requests a client may make
+mod path; // a path as routes see it
+mod table; // services, their replicas, and the rules of other hosts
+mod routes; // which service has a request, and which of its replicas next
+mod sticky; // a client that stays with a replica
 mod head; // what of a request's and a response's head travels on
 mod request_body; // a body within its limits of size and time
 mod peer_limits; // how many connections each other node may have

@@ -6,12 +6,14 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::upstream::Lease;
 
@@ -26,6 +28,31 @@ pub(super) struct Relayed {
     pub body: Incoming,
     pub lease: Option<Lease>,
     pub _in_flight: InFlight,
+    pub idle: Idle,
+}
+
+/// How long a response may pause. Only while its replica is waited for: not while a client takes
+/// what has come.
+pub(super) struct Idle {
+    time_max: Duration,
+    waiting: Option<Pin<Box<Sleep>>>,
+    is_waiting: bool,
+}
+
+impl Idle {
+    pub fn new(time_max: Duration) -> Self {
+        Self { time_max, waiting: None, is_waiting: false }
+    }
+
+    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let until = Instant::now() + self.time_max;
+        let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep_until(until)));
+        if !self.is_waiting {
+            waiting.as_mut().reset(until);
+            self.is_waiting = true;
+        }
+        waiting.as_mut().poll(cx)
+    }
 }
 
 impl Body for ResponseBody {
@@ -39,7 +66,15 @@ impl Body for ResponseBody {
         match self.get_mut() {
             Self::Own(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
             Self::Relayed(relayed) => {
-                let frame = ready!(Pin::new(&mut relayed.body).poll_frame(cx));
+                let Poll::Ready(frame) = Pin::new(&mut relayed.body).poll_frame(cx) else {
+                    ready!(relayed.idle.poll_over(cx));
+                    if let Some(lease) = relayed.lease.take() {
+                        lease.cut();
+                    }
+                    let error = io::Error::new(io::ErrorKind::TimedOut, "the response pauses");
+                    return Poll::Ready(Some(Err(error)));
+                };
+                relayed.idle.is_waiting = false;
                 if (frame.is_none() || relayed.body.is_end_stream())
                     && let Some(lease) = relayed.lease.take()
                 {

@@ -1,47 +1,22 @@
 use std::{
-    collections::BTreeMap,
     fs,
-    net::SocketAddr,
-    path::PathBuf,
     sync::{
         Arc, RwLock,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
-    time::SystemTime,
 };
 
 use runtime::AddressRules;
 use rustls::pki_types::CertificateDer;
-use spec::{
-    NodeId, Tenant,
-    wire::{Backend, PeerTrust, RouteTable},
-};
+use spec::{NodeId, wire::PeerTrust};
 
 use super::{
-    answering::Answering,
-    folder::{IngressFolder, Shared, socket_name},
+    error::GatewayError,
+    folder::{IngressFolder, Shared},
     limits::ROUTES_EVERY,
+    path,
+    table::{Replica, Service, Table, Target},
 };
-use crate::tuning::PrivateNetwork;
-
-/// Where a replica is reached from here.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Target {
-    /// A socket in the shared folder.
-    Local(PathBuf),
-    /// The ingress of another node.
-    Peer { node: NodeId, address: SocketAddr },
-}
-
-/// One replica, and how many requests of this ingress it has right now.
-#[derive(Debug, Clone)]
-pub(super) struct Replica {
-    pub target: Target,
-    /// Whose service it serves.
-    tenant: Tenant,
-    pub in_flight: Arc<AtomicUsize>,
-    pub answering: Arc<Answering>,
-}
 
 /// Where a request came in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,16 +45,21 @@ pub(super) struct Routes {
     dice: AtomicU64,
 }
 
-/// Which file it is: when it was written, its inode and its size.
-type Seen = (SystemTime, u64, u64);
+/// What of a request decides which replica gets it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    pub host: &'a str,
+    pub path: &'a str,
+    pub arrival: &'a Arrival,
+    /// The replica that the client stays with, or that another ingress has chosen.
+    pub replica: Option<&'a str>,
+}
 
+/// The numbers of a request, which it keeps when it is tried again.
 #[derive(Debug, Default)]
-struct Table {
-    seen: Option<Seen>,
-    hosts: BTreeMap<String, Vec<Replica>>,
-    /// The nodes of the platform that have an ingress, and what each is trusted with.
-    nodes: BTreeMap<NodeId, PeerTrust>,
-    addresses: AddressRules,
+pub(super) struct Numbers {
+    rule: Option<u64>,
+    revision: Option<u64>,
 }
 
 impl Routes {
@@ -112,8 +92,9 @@ impl Routes {
             Ok(Some(shared))
                 if spec::wire::check_version("the route table", shared.version).is_ok() =>
             {
-                let table = self.build(seen, shared, &before);
-                tracing::info!(hosts = table.hosts.len(), "routes changed");
+                let table = Table::build(seen, shared, self.folder.sockets(), &before);
+                let (services, hosts) = (table.services.len(), table.rules.len());
+                tracing::info!(services, hosts, "routes changed");
                 *self.table.write().unwrap_or_else(|e| e.into_inner()) = Arc::new(table);
             }
             Ok(Some(shared)) => tracing::warn!(
@@ -125,36 +106,6 @@ impl Routes {
                 tracing::warn!(%error, "the route table cannot be read; the last one stays")
             }
         }
-    }
-
-    fn build(&self, seen: Option<Seen>, shared: Shared, before: &Table) -> Table {
-        let Shared { node: here, routes, networks, .. } = shared;
-        let addresses = AddressRules::new(networks.into_iter().map(PrivateNetwork::host));
-        let known: BTreeMap<&Target, &Replica> =
-            before.hosts.values().flatten().map(|replica| (&replica.target, replica)).collect();
-        let replica = |backend: &Backend| {
-            let target = match backend.node == here {
-                true => {
-                    let name = socket_name(&backend.tenant, &backend.task, backend.container_port);
-                    Target::Local(self.folder.sockets().join(name))
-                }
-                false => peer(&routes, &backend.node)?,
-            };
-            Some(match known.get(&target) {
-                Some(replica) => Replica { tenant: backend.tenant.clone(), ..(*replica).clone() },
-                None => Replica {
-                    target,
-                    tenant: backend.tenant.clone(),
-                    in_flight: Arc::default(),
-                    answering: Arc::default(),
-                },
-            })
-        };
-        let hosts = routes.hosts.iter().map(|(host, backends)| {
-            (host.to_ascii_lowercase(), backends.iter().filter_map(replica).collect())
-        });
-        let hosts = hosts.collect();
-        Table { seen, hosts, nodes: routes.peers, addresses }
     }
 
     fn table(&self) -> Arc<Table> {
@@ -181,15 +132,52 @@ impl Routes {
         self.table().addresses.clone()
     }
 
-    /// The replicas for `host` in the order in which to try them, or `None` for a host without
-    /// a route, as one of another tenant is for a node of a tenant.
+    /// The service that has a request.
     ///
-    /// The first is the less busy of two that were drawn (one draw would be fair on average and bad
-    /// at the tail); the others follow as they come.
-    pub fn candidates(&self, host: &str, arrival: &Arrival) -> Option<Vec<Replica>> {
+    /// # Errors
+    /// Where no service has it, and where its path could mean two things.
+    pub fn service(
+        &self,
+        wanted: Wanted<'_>,
+        numbers: &mut Numbers,
+    ) -> Result<Arc<Service>, GatewayError> {
         let table = self.table();
-        let mut replicas: Vec<_> = table.hosts.get(host)?.clone();
-        if let Arrival::Peer(_, trust) = arrival {
+        if let Some(service) = table.services.get(wanted.host) {
+            return Ok(service.clone());
+        }
+        let no_route = || GatewayError::no_route(wanted.host);
+        let rules = table.rules_of(wanted.host).ok_or_else(no_route)?;
+        let path = path::plain(wanted.path).ok_or_else(GatewayError::ambiguous_path)?;
+        let no_path = || GatewayError::no_path(wanted.host);
+        let rule = rules.iter().find(|rule| rule.path.matches(&path)).ok_or_else(no_path)?;
+        let named = |service: &&Arc<Service>| {
+            service.replicas.iter().any(|replica| Some(&*replica.name) == wanted.replica)
+        };
+        // Also where it has no share any more: a client that has begun there ends there.
+        let stays = match wanted.arrival {
+            Arrival::Peer(..) => rule.services.iter().find(named),
+            Arrival::Client => rule.services.iter().filter(|s| s.settings.sticky).find(named),
+        };
+        let chosen = || {
+            let split = rule.split.as_ref()?;
+            rule.services.get(split.part(*numbers.rule.get_or_insert_with(|| split.draw())))
+        };
+        stays.or_else(chosen).cloned().ok_or_else(no_path)
+    }
+
+    /// The replicas of `service` in the order in which to try them, or `None` where the sender may
+    /// not ask for it, as a node of a tenant for a service of another.
+    ///
+    /// The first is the one that was named, or the less busy of two that were drawn (one draw would
+    /// be fair on average and bad at the tail); the others follow as they come.
+    pub fn candidates(
+        &self,
+        service: &Service,
+        wanted: Wanted<'_>,
+        numbers: &mut Numbers,
+    ) -> Option<Vec<Replica>> {
+        let mut replicas = service.replicas.clone();
+        if let Arrival::Peer(_, trust) = wanted.arrival {
             if let PeerTrust::Tenant(tenant) = trust
                 && replicas.iter().any(|replica| replica.tenant != *tenant)
             {
@@ -201,6 +189,28 @@ impl Routes {
         if replicas.iter().any(|replica| !replica.answering.is_ejected()) {
             replicas.retain(|replica| !replica.answering.is_ejected());
         }
+        let named = |replica: &Replica| Some(&*replica.name) == wanted.replica;
+        if let Some(at) = replicas.iter().position(named) {
+            replicas.swap(0, at);
+            return Some(replicas);
+        }
+        self.spread(&mut replicas);
+        if let Some((revisions, split)) = &service.shares {
+            let number = *numbers.revision.get_or_insert_with(|| split.draw());
+            let revision = revisions.get(split.part(number));
+            // Stable: in each part the order stays.
+            replicas.sort_by_key(|replica| match &replica.revision {
+                known if known.as_ref() == revision => 0,
+                Some(known) if service.settings.weights.contains_key(known) => 1,
+                _ => 2,
+            });
+            let part = replicas.iter().take_while(|it| it.revision.as_ref() == revision).count();
+            self.spread(&mut replicas[..part]);
+        }
+        Some(replicas)
+    }
+
+    fn spread(&self, replicas: &mut [Replica]) {
         if replicas.len() > 1 {
             let start = self.draw() % replicas.len();
             replicas.rotate_left(start);
@@ -210,7 +220,6 @@ impl Routes {
                 replicas.swap(0, other);
             }
         }
-        Some(replicas)
     }
 
     /// Not secret, only spread: SplitMix64 over a counter.
@@ -219,17 +228,5 @@ impl Routes {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         ((z ^ (z >> 31)) >> 33) as usize
-    }
-}
-
-/// The ingress of `node`, by the address that it has told the control plane.
-fn peer(routes: &RouteTable, node: &NodeId) -> Option<Target> {
-    let text = routes.ingresses.get(node)?;
-    match text.parse() {
-        Ok(address) => Some(Target::Peer { node: node.clone(), address }),
-        Err(_) => {
-            tracing::warn!(%node, address = text, "the address of its ingress is none");
-            None
-        }
     }
 }

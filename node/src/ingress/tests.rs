@@ -31,6 +31,7 @@ use super::{Front, IngressFolder, Limits, Listeners, Shared, serve, socket_name}
 use crate::identity::{IngressIdentity, tests::Ca};
 
 mod front;
+mod rules;
 
 pub(super) struct Site {
     _folder: tempfile::TempDir,
@@ -60,6 +61,7 @@ pub(super) fn backend(node: &str, task: &str) -> Backend {
         tenant: "me".parse().unwrap(),
         task: task.parse().unwrap(),
         container_port: 80,
+        revision: None,
     }
 }
 
@@ -209,7 +211,7 @@ pub(super) fn routes(backends: &[Backend], ingresses: &[(&str, SocketAddr)]) -> 
         ingresses.iter().map(|(node, at)| (node.parse().unwrap(), at.to_string())).collect();
     let peers = ingresses.keys().map(|node| (node.clone(), PeerTrust::Pool)).collect();
     let hosts = BTreeMap::from([(HOST.to_owned(), backends.to_vec())]);
-    RouteTable { version: 1, hosts, ingresses, peers }
+    RouteTable { version: 1, hosts, ingresses, peers, ..RouteTable::default() }
 }
 
 /// Sends bytes as they are, and reads to the end.

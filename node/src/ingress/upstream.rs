@@ -21,7 +21,7 @@ use super::{
     limits::{CONNECT_TIME_MAX, IDLE_MAX, IDLE_TIME_MAX},
     peer_tls::PeerTls,
     request_body::RequestBody,
-    routes::Target,
+    table::Target,
 };
 
 type Sender = SendRequest<RequestBody>;

@@ -15,7 +15,10 @@ use spec::{
 use super::{query::encoded, types::*};
 use crate::{
     Error,
-    state::objects::{Secret, Volume},
+    state::{
+        hosts::TenantDomains,
+        objects::{Secret, Volume},
+    },
 };
 use login::Login;
 
@@ -320,6 +323,20 @@ impl Client {
         change: &QuotaChange,
     ) -> Result<QuotaReport, Error> {
         self.send(Method::PATCH, &format!("/v1/quotas/{tenant}"), Some(change)).await
+    }
+
+    /// Below which domains each tenant may have host names: for the operator alone.
+    pub async fn domains(&self) -> Result<Vec<TenantDomains>, Error> {
+        self.all("/v1/domains").await
+    }
+
+    /// Grants domains to a tenant, or takes them away: for the operator alone.
+    pub async fn change_domains(
+        &self,
+        tenant: &Tenant,
+        change: &ChangeDomains,
+    ) -> Result<TenantDomains, Error> {
+        self.send(Method::PATCH, &format!("/v1/domains/{tenant}"), Some(change)).await
     }
 
     /// What was used, in all and by image.

@@ -20,13 +20,16 @@ use super::{
     call::{Call, Reply},
     error::ApiError,
     handlers::{
-        agent, clusters, credentials, definitions, events, explain, identity, ledger, nodes,
+        agent, clusters, credentials, definitions, events, explain, hosts, identity, ledger, nodes,
         quotas, rollouts, secrets, services, streams, system, tasks,
     },
     principal::Access,
     types::*,
 };
-use crate::state::objects::{Secret, Volume};
+use crate::state::{
+    hosts::TenantDomains,
+    objects::{Secret, Volume},
+};
 
 /// One thing that the API can do. The table of these is the API: the server, the authorisation, the
 /// OpenAPI document and the tests all read it, so nothing can be in one of them and not in the
@@ -195,6 +198,10 @@ routes! {
         () -> One(QuotaReport), quotas::show;
     PATCH "/v1/quotas/{tenant}" Operator, "Change what a tenant may have",
         (QuotaChange) -> One(QuotaReport), quotas::change;
+    GET "/v1/domains" Operator, "List below which domains each tenant may have host names",
+        () -> Page(TenantDomains), hosts::list;
+    PATCH "/v1/domains/{tenant}" Operator, "Grant domains to a tenant, or take them away",
+        (ChangeDomains) -> One(TenantDomains), hosts::change;
     GET "/v1/usage" Read, "Show what was used", () -> One(UsageReport), ledger::report;
     GET "/v1/usage/tenants" Operator, "List what every tenant used",
         () -> Page(TenantUsage), ledger::tenants;

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use spec::{
-    Capability, ClusterName, ContainerName, CredentialName, DeploymentSettings, LaunchType,
-    Placement, Scaling, SchedulingStrategy, SecretName, SecretValue, ServiceName, Taint,
-    TaskDefinition, TaskDefinitionId, TaskOverrides, Tenant, TenantQuota, Timestamp,
+    Capability, ClusterName, ContainerName, CredentialName, DeploymentSettings, HostName,
+    IngressSettings, LaunchType, Placement, Scaling, SchedulingStrategy, SecretName, SecretValue,
+    ServiceName, Taint, TaskDefinition, TaskDefinitionId, TaskOverrides, Tenant, TenantQuota,
+    Timestamp,
 };
 use utoipa::ToSchema;
 
@@ -92,6 +93,9 @@ pub struct CreateService {
     /// What changes its count by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scaling: Option<Scaling>,
+    /// How requests reach it.
+    #[serde(default)]
+    pub ingress: IngressSettings,
 }
 
 impl CreateService {
@@ -112,6 +116,7 @@ impl CreateService {
             placement: Placement::default(),
             priority: None,
             scaling: None,
+            ingress: IngressSettings::default(),
         }
     }
 }
@@ -138,6 +143,9 @@ pub struct UpdateService {
     /// Its count stays as it is from now on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub remove_scaling: bool,
+    /// All of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingress: Option<IngressSettings>,
     /// Only if the service is still at this generation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<u64>,
@@ -195,6 +203,18 @@ pub struct UpdateNode {
     /// Keys of taints that it loses.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub remove_taints: Vec<String>,
+}
+
+/// The body of `PATCH /v1/domains/TENANT`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeDomains {
+    /// Its services may have these as hosts, and every name below them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grant: Vec<HostName>,
+    /// And these no more; what they have there ends.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub revoke: Vec<HostName>,
 }
 
 /// The body of `POST /v1/join-tokens`.

@@ -411,6 +411,7 @@ impl FakeNode {
                 phase: if task.stop { TaskPhase::Stopped } else { TaskPhase::Running },
                 reason: None,
                 ready: None,
+                host: None,
                 containers: vec![ContainerStatus {
                     name: container.name.clone(),
                     image: container.digest.unwrap(),

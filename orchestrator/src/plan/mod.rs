@@ -15,6 +15,7 @@ mod scaling; // counts that follow load and the clock
 mod reason; // why something waits, and why a task ends
 pub(crate) mod explain; // why something is as it is, and the line that would change it
 pub(crate) mod events; // what happened to objects, read from their records
+mod host_names; // under which names services and tasks are reached
 mod routes; // which replicas answer for which host name
 mod node_watch; // what each node is told, and when
 mod reconciler; // writes what was decided
@@ -36,11 +37,11 @@ use crate::state::{
 };
 pub(crate) use capacity::reserved;
 use draft::Draft;
+pub(crate) use host_names::HostNames;
 pub(crate) use node_watch::NodeWatch;
 use reason::TaskReason;
 pub(crate) use reason::{Waiting, secret_create_command};
 pub(crate) use reconciler::Reconciler;
-pub(crate) use routes::HostNames;
 pub(crate) use scaling::Load;
 
 /// Every step that moves what is there towards what was asked for. Each is harmless when it comes

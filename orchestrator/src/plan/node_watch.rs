@@ -10,7 +10,10 @@ use spec::{
 use store::Rev;
 use tokio::sync::watch;
 
-use super::routes::{HostNames, RouteChanges, Routes, Scope};
+use super::{
+    host_names::HostNames,
+    routes::{RouteChanges, Routes, Scope},
+};
 use crate::state::{
     Shared, State,
     model::Model,

@@ -4,22 +4,17 @@ use std::{
 };
 
 use spec::{
-    NodeId, Protocol, Tenant,
+    ContainerDefinition, HostName, IngressSettings, NodeId, PortMapping, Protocol, RoutePath,
+    RouteRule, RouteSettings, ServiceSpec, Tenant,
     wire::{self, Backend, PeerTrust, RouteTable},
 };
 
+use super::host_names::HostNames;
 use crate::state::{
+    hosts::{HostClaim, HostRoute},
     model::Model,
-    records::{NodeRecord, ServiceKey, TaskRecord},
+    records::{NodeRecord, TaskRecord},
 };
-
-/// The names under which ingresses serve services.
-#[derive(Debug, Clone)]
-pub(crate) struct HostNames {
-    /// Its services have the shortest names.
-    pub operator: Tenant,
-    pub domain: String,
-}
 
 /// Which tenants' routes a node is told.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,11 +28,19 @@ pub(crate) enum Scope {
 /// a revision does not change stays the same allocation.
 #[derive(Debug, Default)]
 pub(crate) struct Routes {
-    hosts: BTreeMap<Tenant, BTreeMap<String, Vec<Backend>>>,
-    /// Of nodes that only their owner sees.
-    own_ingresses: BTreeMap<Tenant, BTreeMap<NodeId, String>>,
+    tenants: BTreeMap<Tenant, TenantRoutes>,
     pool_ingresses: BTreeMap<NodeId, String>,
     slices: BTreeMap<Scope, Arc<RouteTable>>,
+}
+
+/// The routes of one tenant.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct TenantRoutes {
+    hosts: BTreeMap<String, Vec<Backend>>,
+    rules: BTreeMap<HostName, Vec<RouteRule>>,
+    settings: BTreeMap<String, RouteSettings>,
+    /// Of nodes that only their owner sees.
+    own_ingresses: BTreeMap<NodeId, String>,
 }
 
 /// What differs between two revisions.
@@ -45,17 +48,6 @@ pub(crate) struct Routes {
 pub(crate) struct RouteChanges {
     tenants: BTreeSet<Tenant>,
     pool_ingresses: bool,
-}
-
-impl HostNames {
-    /// `SERVICE.CLUSTER.localhost` for the operator's services. Every other tenant has its own name
-    /// in front of the domain, so no tenant can take a name of another.
-    pub fn of(&self, (tenant, cluster, service): &ServiceKey) -> String {
-        match *tenant == self.operator {
-            true => format!("{service}.{cluster}.{}", self.domain),
-            false => format!("{service}.{cluster}.{tenant}.{}", self.domain),
-        }
-    }
 }
 
 impl Scope {
@@ -87,23 +79,31 @@ impl Routes {
     /// A service without a running replica has its name there and no backend.
     pub fn build(model: &Model, disconnected: &BTreeSet<NodeId>, names: &HostNames) -> Self {
         let mut routes = Self::default();
-        for key in model.services.keys() {
-            routes.hosts.entry(key.0.clone()).or_default().insert(names.of(key), Vec::new());
+        for (key, stored) in &model.services {
+            let of_tenant = routes.tenants.entry(key.0.clone()).or_default();
+            let host = names.of(key);
+            let settings = settings_of(model, &key.0, &stored.value.service.spec);
+            if settings != RouteSettings::default() {
+                of_tenant.settings.insert(host.clone(), settings);
+            }
+            of_tenant.hosts.insert(host, Vec::new());
+        }
+        for claim in model.hosts.values() {
+            let of_tenant = routes.tenants.entry(claim.tenant.clone()).or_default();
+            of_tenant.rules.insert(claim.host.clone(), rules_of(claim, names));
         }
         for (node, keys) in model.by_node.iter().filter(|(node, _)| !disconnected.contains(*node)) {
             for stored in keys.iter().filter_map(|key| model.tasks.get(key)) {
-                let Some((key, backend)) = backend(model, &stored.value, node) else { continue };
-                let hosts = routes.hosts.get_mut(&key.0);
-                if let Some(backends) = hosts.and_then(|hosts| hosts.get_mut(&names.of(&key))) {
-                    backends.push(backend);
-                }
+                routes.add_task(model, &stored.value, node, names);
             }
         }
         for node in model.nodes.values() {
             let Some(address) = node.spec.ingress_address.clone() else { continue };
             let ingresses = match (&node.tenant, node.in_pool()) {
                 (_, true) => &mut routes.pool_ingresses,
-                (Some(tenant), false) => routes.own_ingresses.entry(tenant.clone()).or_default(),
+                (Some(tenant), false) => {
+                    &mut routes.tenants.entry(tenant.clone()).or_default().own_ingresses
+                }
                 (None, false) => continue,
             };
             ingresses.insert(node.id.clone(), address);
@@ -111,15 +111,36 @@ impl Routes {
         routes
     }
 
+    /// A replica as a backend of its service, and any other task as one of its own name.
+    fn add_task(&mut self, model: &Model, record: &TaskRecord, node: &NodeId, names: &HostNames) {
+        let Some(definition) = model.definition_of(record) else { return };
+        let Some((port, container)) = definition.http_port() else { return };
+        let of_tenant = self.tenants.entry(record.tenant.clone()).or_default();
+        let cluster = &record.task.spec.cluster;
+        let host = match record.service_key() {
+            Some(key) => names.of(&key),
+            None if record.has_own_host() => {
+                let host = names.of_task(&record.tenant, cluster, record.id());
+                let settings = settings_with(&port, container, &IngressSettings::default());
+                if !of_tenant.hosts.contains_key(&host) && settings != RouteSettings::default() {
+                    of_tenant.settings.insert(host.clone(), settings);
+                }
+                of_tenant.hosts.entry(host.clone()).or_default();
+                host
+            }
+            None => return,
+        };
+        if let Some(backends) = of_tenant.hosts.get_mut(&host).filter(|_| record.is_routable()) {
+            let (tenant, task) = (record.tenant.clone(), record.id().clone());
+            let (node, container_port) = (node.clone(), port.container_port);
+            backends.push(Backend { node, tenant, task, container_port, revision: None });
+        }
+    }
+
     /// What has changed since `before`, whose slices stay where they hold.
     pub fn succeed(&mut self, before: Self) -> RouteChanges {
-        let tenants = [&self.hosts, &before.hosts].into_iter().flat_map(BTreeMap::keys);
-        let owners = [&self.own_ingresses, &before.own_ingresses];
-        let tenants = tenants.chain(owners.into_iter().flat_map(BTreeMap::keys));
-        let differs = |tenant: &&Tenant| {
-            self.hosts.get(*tenant) != before.hosts.get(*tenant)
-                || self.own_ingresses.get(*tenant) != before.own_ingresses.get(*tenant)
-        };
+        let tenants = self.tenants.keys().chain(before.tenants.keys());
+        let differs = |tenant: &&Tenant| self.tenants.get(*tenant) != before.tenants.get(*tenant);
         let changes = RouteChanges {
             tenants: tenants.filter(differs).cloned().collect(),
             pool_ingresses: self.pool_ingresses != before.pool_ingresses,
@@ -138,22 +159,24 @@ impl Routes {
         }
         let mut table = RouteTable {
             version: wire::VERSION,
-            hosts: BTreeMap::new(),
             ingresses: self.pool_ingresses.clone(),
             peers: self.pool_ingresses.keys().map(|node| (node.clone(), PeerTrust::Pool)).collect(),
+            ..RouteTable::default()
         };
         let is_visible = |tenant: &Tenant| match scope {
             Scope::All => true,
             Scope::Tenants(tenants) => tenants.contains(tenant),
         };
-        for (_, hosts) in self.hosts.iter().filter(|(tenant, _)| is_visible(tenant)) {
-            table.hosts.extend(hosts.clone());
-        }
-        for (tenant, own) in self.own_ingresses.iter().filter(|(tenant, _)| is_visible(tenant)) {
-            table.ingresses.extend(own.clone());
-            table
-                .peers
-                .extend(own.keys().map(|node| (node.clone(), PeerTrust::Tenant(tenant.clone()))));
+        for (tenant, own) in self.tenants.iter().filter(|(tenant, _)| is_visible(tenant)) {
+            table.hosts.extend(own.hosts.clone());
+            table.rules.extend(own.rules.clone());
+            table.settings.extend(own.settings.clone());
+            let trusts = own
+                .own_ingresses
+                .keys()
+                .map(|node| (node.clone(), PeerTrust::Tenant(tenant.clone())));
+            table.peers.extend(trusts);
+            table.ingresses.extend(own.own_ingresses.clone());
         }
         let slice = Arc::new(table);
         self.slices.insert(scope.clone(), slice.clone());
@@ -161,14 +184,43 @@ impl Routes {
     }
 }
 
-fn backend(model: &Model, record: &TaskRecord, node: &NodeId) -> Option<(ServiceKey, Backend)> {
-    if !record.is_routable() {
-        return None;
+/// What an ingress does with the requests of a service.
+fn settings_of(model: &Model, tenant: &Tenant, spec: &ServiceSpec) -> RouteSettings {
+    let key = (tenant.clone(), spec.task_definition.clone());
+    let definition = model.definitions.get(&key);
+    match definition.and_then(|definition| definition.http_port()) {
+        Some((port, container)) => settings_with(&port, container, &spec.ingress),
+        None => RouteSettings::default(),
     }
-    let definition = &model.definition_of(record)?.definition;
-    let mut ports = definition.containers.iter().flat_map(|container| &container.ports);
-    let container_port = ports.find(|port| port.protocol == Protocol::Http)?.container_port;
-    let (tenant, task) = (record.tenant.clone(), record.id().clone());
-    let backend = Backend { node: node.clone(), tenant, task, container_port };
-    Some((record.service_key()?, backend))
+}
+
+/// The times of the container that answers, and the rest of its service.
+fn settings_with(
+    port: &PortMapping,
+    container: &ContainerDefinition,
+    ingress: &IngressSettings,
+) -> RouteSettings {
+    let seconds = |limit: Option<u64>| limit.map(|limit| u32::try_from(limit).unwrap_or(u32::MAX));
+    RouteSettings {
+        request_seconds_max: seconds(container.limits.request_seconds_max),
+        idle_seconds_max: seconds(container.limits.idle_seconds_max),
+        http2: port.protocol == Protocol::Http2,
+        https: ingress.https,
+        sticky: ingress.sticky,
+        rate_limit: ingress.rate_limit,
+        weights: BTreeMap::new(),
+    }
+}
+
+/// The rules of a host in the order in which they are tried.
+fn rules_of(claim: &HostClaim, names: &HostNames) -> Vec<RouteRule> {
+    let mut rules: BTreeMap<&RoutePath, BTreeMap<String, u32>> = BTreeMap::new();
+    for HostRoute { path, cluster, service, weight } in &claim.routes {
+        let host = names.of(&(claim.tenant.clone(), cluster.clone(), service.clone()));
+        rules.entry(path).or_default().insert(host, weight.unwrap_or(1));
+    }
+    let rule = |(path, services): (&RoutePath, _)| RouteRule { path: path.clone(), services };
+    let mut rules: Vec<RouteRule> = rules.into_iter().map(rule).collect();
+    rules.sort_by_key(|rule| rule.path.rank());
+    rules
 }

@@ -2,8 +2,8 @@
 //! system (`/sys/…`).
 
 use spec::{
-    ClusterName, CredentialName, Digest, Family, NodeId, SecretName, ServiceName, TaskDefinitionId,
-    TaskId, Tenant, VolumeName,
+    ClusterName, CredentialName, Digest, Family, HostName, NodeId, SecretName, ServiceName,
+    TaskDefinitionId, TaskId, Tenant, VolumeName,
 };
 
 /// Counts up with each start; every write of the reconciler is fenced by it.
@@ -18,6 +18,23 @@ pub(crate) const UNNAMED_CREDENTIALS: &str = "/sys/credentials/";
 /// What the operator lets a tenant have.
 pub(crate) fn quota(tenant: &Tenant) -> String {
     format!("/sys/quotas/{tenant}")
+}
+
+pub(crate) const DOMAINS: &str = "/sys/domains/";
+
+/// Below which domains a tenant may have host names.
+pub(crate) fn domains(tenant: &Tenant) -> String {
+    format!("{DOMAINS}{tenant}")
+}
+
+/// Changes with every one of these.
+pub(crate) const DOMAIN_GRANTS: &str = "/sys/domain-grants";
+
+pub(crate) const HOSTS: &str = "/sys/hosts/";
+
+/// Which tenant's services answer for a host.
+pub(crate) fn host(host: &HostName) -> String {
+    format!("{HOSTS}{host}")
 }
 
 pub(crate) fn node(id: &NodeId) -> String {
@@ -150,6 +167,7 @@ pub(crate) enum Kind {
     Secret(Tenant),
     Node,
     Quota(Tenant),
+    Host,
     Idempotency,
     Other,
 }
@@ -172,6 +190,7 @@ impl Kind {
             (Some("sys"), Some("quotas"), Some(tenant)) => {
                 tenant.parse().map_or(Self::Other, Self::Quota)
             }
+            (Some("sys"), Some("hosts"), Some(_)) => Self::Host,
             _ => Self::Other,
         }
     }

@@ -4,11 +4,13 @@ use std::{
 };
 
 use spec::{
-    Cluster, ClusterName, NodeId, SecretName, TaskDefinitionId, Tenant, TenantQuota, VolumeName,
+    Cluster, ClusterName, HostName, NodeId, SecretName, TaskDefinitionId, Tenant, TenantQuota,
+    VolumeName,
 };
 use store::{Event, Kv, Ranged, Rev};
 
 use super::{
+    hosts::HostClaim,
     keys::Kind,
     objects::Volume,
     records::{
@@ -32,6 +34,8 @@ pub(crate) struct Model {
     pub tasks: BTreeMap<TaskKey, Arc<Stored<TaskRecord>>>,
     pub nodes: BTreeMap<NodeId, Arc<NodeRecord>>,
     pub volumes: BTreeMap<(Tenant, VolumeName), Volume>,
+    /// Host names that services have beside their own.
+    pub hosts: BTreeMap<HostName, HostClaim>,
     /// Their values stay in the store, sealed.
     pub secrets: BTreeSet<(Tenant, SecretName)>,
     /// Those that the operator has set.
@@ -151,8 +155,13 @@ impl Model {
                 let stored = Stored::<ServiceRecord>::of(kv)?;
                 let service = &stored.value.service;
                 let key = (tenant, service.cluster.clone(), service.name.clone());
-                let before = set_entry(&mut self.services, key, exists.then(|| Arc::new(stored)));
-                if before.is_some() != exists {
+                let after = exists.then(|| Arc::new(stored));
+                let before = set_entry(&mut self.services, key, after.clone());
+                let route = |service: Arc<Stored<ServiceRecord>>| {
+                    let spec = &service.value.service.spec;
+                    (spec.ingress.clone(), spec.task_definition.clone())
+                };
+                if before.map(route) != after.map(route) {
                     self.routes_rev = self.rev;
                 }
             }
@@ -181,6 +190,11 @@ impl Model {
             Kind::Quota(tenant) => {
                 set_entry(&mut self.quotas, tenant, exists.then_some(decode(kv)?));
             }
+            Kind::Host => {
+                let claim: HostClaim = decode(kv)?;
+                set_entry(&mut self.hosts, claim.host.clone(), exists.then_some(claim));
+                self.routes_rev = self.rev;
+            }
             Kind::Idempotency => set_member(&mut self.idempotency, kv.key.clone(), exists),
             Kind::Other => {}
         }
@@ -204,10 +218,10 @@ impl Model {
         }
         let after = exists.then_some(stored);
         let before = set_entry(&mut self.tasks, key, after.clone());
-        let is_routable = |task: Option<Arc<Stored<TaskRecord>>>| {
-            task.is_some_and(|task| task.value.is_routable())
+        let route = |task: Option<Arc<Stored<TaskRecord>>>| {
+            task.map(|task| (task.value.is_routable(), task.value.has_own_host()))
         };
-        if is_routable(before) != is_routable(after) {
+        if route(before).unwrap_or_default() != route(after).unwrap_or_default() {
             self.routes_rev = self.rev;
         }
     }

@@ -7,9 +7,9 @@ use std::{
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use spec::{
-    ClusterName, Deployment, FileGrant, LaunchType, NodeId, NodeSpec, Service, ServiceEvent,
-    ServiceName, Taint, Task, TaskDefinition, TaskDefinitionId, TaskId, TaskPhase, TaskSpec,
-    TaskStatus, Tenant, Timestamp, VolumeName,
+    ClusterName, ContainerDefinition, Deployment, FileGrant, LaunchType, NodeId, NodeSpec,
+    PortMapping, Service, ServiceEvent, ServiceName, Taint, Task, TaskDefinition, TaskDefinitionId,
+    TaskId, TaskPhase, TaskSpec, TaskStatus, Tenant, Timestamp, VolumeName,
 };
 use store::{Compare, Kv, Rev, Txn};
 
@@ -115,6 +115,14 @@ impl DefinitionRecord {
         self.written().next().is_some()
     }
 
+    /// The first port that speaks HTTP, which requests of the ingress go to, and its container.
+    pub fn http_port(&self) -> Option<(PortMapping, &ContainerDefinition)> {
+        self.definition.containers.iter().find_map(|container| {
+            let port = container.ports.iter().find(|port| port.protocol.is_http())?;
+            Some((*port, container))
+        })
+    }
+
     pub fn is_native(&self) -> bool {
         self.runs.iter().any(|runs| matches!(runs, Runs::Native(_)))
     }
@@ -197,7 +205,8 @@ impl TaskRecord {
         slot: Option<ReplicaSlot>,
         now: Timestamp,
     ) -> Self {
-        let status = TaskStatus { phase, reason: None, ready: None, containers: Vec::new() };
+        let status =
+            TaskStatus { phase, reason: None, ready: None, host: None, containers: Vec::new() };
         let task = Task { id, created: now, spec, status };
         Self {
             tenant,
@@ -225,9 +234,14 @@ impl TaskRecord {
         Some((self.tenant.clone(), spec.cluster.clone(), service))
     }
 
-    /// Whether it is a replica that requests may go to.
+    /// Whether requests may go to it.
     pub fn is_routable(&self) -> bool {
-        self.task.status.is_ready() && self.is_wanted() && self.task.spec.service.is_some()
+        self.task.status.is_ready() && self.is_wanted()
+    }
+
+    /// Whether it is reached by a host name of its own: replicas share that of their service.
+    pub fn has_own_host(&self) -> bool {
+        self.is_wanted() && self.task.spec.service.is_none()
     }
 
     pub fn has_ended(&self) -> bool {

@@ -1,6 +1,6 @@
 use std::{
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     task::{Context, Poll},
 };
 
@@ -11,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use net::DrainedBody;
+use tokio::time::Instant;
 use wasmtime_wasi_http::{Error, WasiBody};
 
 use super::{container::Fault, meter::Meter};
@@ -27,7 +28,25 @@ enum Content {
     Whole { data: Option<Bytes>, trailers: Option<HeaderMap> },
     /// As the guest writes it, with the run's fault: a guest that breaks drops its end of the body
     /// as if the body were complete.
-    Stream(WasiBody, Arc<OnceLock<Fault>>),
+    Stream(WasiBody, Arc<OnceLock<Fault>>, Arc<Progress>),
+}
+
+/// When the last piece of a response was taken from its guest.
+#[derive(Debug)]
+pub(super) struct Progress(Mutex<Instant>);
+
+impl Progress {
+    pub fn begins() -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Instant::now())))
+    }
+
+    pub fn last(&self) -> Instant {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn made(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
 }
 
 impl ResponseBody {
@@ -36,8 +55,13 @@ impl ResponseBody {
         Self { content: Content::Whole { data, trailers }, meter }
     }
 
-    pub fn stream(body: WasiBody, fault: Arc<OnceLock<Fault>>, meter: Arc<Meter>) -> Self {
-        Self { content: Content::Stream(body, fault), meter }
+    pub fn stream(
+        body: WasiBody,
+        fault: Arc<OnceLock<Fault>>,
+        progress: Arc<Progress>,
+        meter: Arc<Meter>,
+    ) -> Self {
+        Self { content: Content::Stream(body, fault, progress), meter }
     }
 }
 
@@ -56,7 +80,11 @@ impl Body for ResponseBody {
                     data.take().map(Frame::data).or_else(|| trailers.take().map(Frame::trailers));
                 Poll::Ready(frame.map(Ok))
             }
-            Content::Stream(body, fault) => match Pin::new(body).poll_frame(cx) {
+            Content::Stream(body, fault, progress) => match Pin::new(body).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    progress.made();
+                    Poll::Ready(Some(Ok(frame)))
+                }
                 Poll::Ready(None) if fault.get().is_some() => {
                     Poll::Ready(Some(Err(Error::HttpResponseIncomplete)))
                 }
@@ -87,7 +115,7 @@ impl Body for ResponseBody {
                 SizeHint::with_exact(data.as_ref().map_or(0, Bytes::len) as u64)
             }
             Content::Whole { .. } => SizeHint::default(),
-            Content::Stream(body, _) => body.size_hint(),
+            Content::Stream(body, ..) => body.size_hint(),
         }
     }
 }
@@ -178,7 +206,7 @@ pub(super) fn judged(mut head: response::Parts) -> Result<response::Parts, Fault
 /// The response when the guest gives none: a code and a sentence. Details are in the log.
 pub(super) fn fault_response(fault: &Fault, meter: Arc<Meter>) -> Response<ResponseBody> {
     let status = match fault {
-        Fault::Cpu(_) | Fault::Wall(_) => StatusCode::GATEWAY_TIMEOUT,
+        Fault::Cpu(_) | Fault::Wall(_) | Fault::Idle(_) => StatusCode::GATEWAY_TIMEOUT,
         Fault::Memory(_) | Fault::Handles(_) | Fault::Busy => StatusCode::SERVICE_UNAVAILABLE,
         Fault::Trap(_) | Fault::NoAnswer | Fault::Status(_) => StatusCode::BAD_GATEWAY,
     };

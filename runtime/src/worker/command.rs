@@ -111,7 +111,7 @@ impl From<&Fault> for Exit {
             Fault::Trap(why) => Self::Trap(why.clone()),
             Fault::Cpu(max) => Self::out_of_cpu(*max),
             Fault::Memory(max) => Self::out_of_memory(*max),
-            Fault::Wall(max) => Self::out_of_time(*max),
+            Fault::Wall(max) | Fault::Idle(max) => Self::out_of_time(*max),
             Fault::Handles(max) => Self::out_of_handles(*max),
             Fault::Busy | Fault::NoAnswer | Fault::Status(_) => Self::Trap(fault.to_string()),
         }

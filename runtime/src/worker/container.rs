@@ -55,6 +55,8 @@ pub(crate) enum Fault {
     Cpu(Duration),
     Memory(u64),
     Wall(Duration),
+    /// Its response paused for longer than that.
+    Idle(Duration),
     Handles(u32),
     Trap(String),
     /// No slot of the pool, or of the container's concurrency, was free.
@@ -80,6 +82,10 @@ impl Fault {
             Self::Cpu(_) => LimitCode::Cpu.remedy(),
             Self::Memory(_) => LimitCode::Memory.remedy(),
             Self::Wall(_) => LimitCode::Wall.remedy(),
+            Self::Idle(_) => {
+                "raise it with `--limit idle-seconds=NUMBER`, or `limits.idle_seconds_max` in the \
+                 task definition, or let the app write something more often"
+            }
             Self::Handles(_) => LimitCode::Handles.remedy(),
             Self::Busy => {
                 "raise it with `--limit concurrency=NUMBER`, or `limits.concurrency_max` in the \
@@ -94,6 +100,7 @@ impl Fault {
             Self::Cpu(_) => "E_CPU",
             Self::Memory(_) => "E_MEMORY",
             Self::Wall(_) => "E_WALL",
+            Self::Idle(_) => "E_IDLE",
             Self::Handles(_) => "E_HANDLES",
             Self::Trap(_) => "E_TRAP",
             Self::Busy => "E_BUSY",
@@ -111,6 +118,9 @@ impl std::fmt::Display for Fault {
                 write!(f, "it needed more than its {} of memory", spec::print_bytes(*max))
             }
             Self::Wall(max) => write!(f, "it took longer than its {} ms", max.as_millis()),
+            Self::Idle(max) => {
+                write!(f, "its response paused for longer than {} ms", max.as_millis())
+            }
             Self::Handles(max) => {
                 write!(f, "it held more than its {max} handles (files, streams, requests, …)")
             }

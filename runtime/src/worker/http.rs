@@ -26,7 +26,9 @@ use wasmtime_wasi_http::{
 };
 
 use super::{
-    bodies::{RequestBody, ResponseBody, collected, error_response, fault_response, judged},
+    bodies::{
+        Progress, RequestBody, ResponseBody, collected, error_response, fault_response, judged,
+    },
     container::{Container, Fault},
     guest::Guest,
     meter::Timed,
@@ -280,11 +282,13 @@ impl Handler {
                         return Err(run.failed(ended.err().unwrap_or(Fault::NoAnswer)));
                     }
                 };
-                // Ends when the guest does, at the deadline, or when the client goes.
-                tokio::spawn(async move { call.wait().await });
+                // Ends when the guest does, when it pauses for too long, or when the client goes.
+                let (progress, idle_max) = (Progress::begins(), container.limits.idle_time_max);
+                let made = progress.clone();
+                tokio::spawn(async move { call.wait_while_it_writes(&made, idle_max).await });
                 let head = judged(head).map_err(|fault| run.failed(fault))?;
                 let meter = container.meter.clone();
-                let body = ResponseBody::stream(body, run.fault.clone(), meter);
+                let body = ResponseBody::stream(body, run.fault.clone(), progress, meter);
                 Ok(Response::from_parts(head, body))
             }
         }
@@ -309,6 +313,24 @@ impl<F: Future<Output = Result<(), Fault>>> Ending<F> {
                 }
             },
             None => (&mut self.call).await,
+        }
+    }
+
+    /// The response is on its way: from here on no piece of it may take longer than `idle_max`.
+    async fn wait_while_it_writes(
+        &mut self,
+        progress: &Progress,
+        idle_max: Duration,
+    ) -> Result<(), Fault> {
+        loop {
+            let deadline = progress.last() + idle_max;
+            match timeout_at(deadline, &mut self.call).await {
+                Ok(ended) => return ended,
+                Err(_) if progress.last() + idle_max <= deadline => {
+                    return Err(self.run.failed(Fault::Idle(idle_max)));
+                }
+                Err(_) => {}
+            }
         }
     }
 }

@@ -5,8 +5,8 @@ use crate::{
     launch_type::LaunchType,
     limits::{
         LimitOverrides, Limits, NODE_REQUEST_CPU_TIME_MAX, POOL_COMMAND_CPU_TIME_MAX,
-        POOL_MEMORY_BYTES_MAX, POOL_MEMORY_HARD_PER_SOFT, POOL_VOLUME_BYTES_DEFAULT,
-        POOL_VOLUME_BYTES_MAX,
+        POOL_MEMORY_BYTES_MAX, POOL_MEMORY_HARD_PER_SOFT, POOL_REQUEST_TIME_MAX,
+        POOL_VOLUME_BYTES_DEFAULT, POOL_VOLUME_BYTES_MAX,
     },
     time::print_bytes,
 };
@@ -72,7 +72,7 @@ pub fn bound(
     let defaults = limits.clone();
     limits.memory_bytes_max = request.memory_bytes_max.unwrap_or(limits.memory_bytes_max);
     limits.wall_time_max = request.wall_time_max.or(limits.wall_time_max);
-    request.overrides.apply(&mut limits);
+    request.overrides.apply(request.serves, &mut limits);
     let mut clamped = Vec::new();
     match launch_type {
         LaunchType::Node => {
@@ -89,6 +89,7 @@ pub fn bound(
             }
             clamp_memory(request, &mut limits, &mut clamped);
             clamp_overrides(&defaults, &mut limits, &mut clamped);
+            clamp_times(request, &mut limits, &mut clamped);
             clamp_capabilities(capabilities, &mut clamped);
         }
     }
@@ -120,6 +121,20 @@ fn clamp_overrides(defaults: &Limits, limits: &mut Limits, clamped: &mut Vec<Cla
         ("log_bytes_max", &mut limits.log_bytes_max, defaults.log_bytes_max),
     ] {
         clamp(name, value, most, clamped);
+    }
+}
+
+/// A request that waits holds memory of its node.
+fn clamp_times(request: &LimitRequest, limits: &mut Limits, clamped: &mut Vec<Clamped>) {
+    let most = POOL_REQUEST_TIME_MAX;
+    let mut clamp = |name: &str, value: &mut Duration| {
+        let mut seconds = value.as_secs();
+        clamp(name, &mut seconds, most.as_secs(), clamped);
+        *value = (*value).min(most);
+    };
+    clamp("idle_seconds_max", &mut limits.idle_time_max);
+    if let Some(time) = limits.wall_time_max.as_mut().filter(|_| request.serves) {
+        clamp("request_seconds_max", time);
     }
 }
 
@@ -266,5 +281,29 @@ mod tests {
         let defaults = Limits { log_bytes_max: 64 << 10, ..Limits::for_requests() };
         assert_eq!(pool.limits, defaults);
         assert_eq!(pool.clamped.len(), 4, "{:?}", pool.clamped);
+    }
+
+    #[test]
+    fn requests_may_take_as_long_as_the_definition_says_within_the_limit_of_the_pool() {
+        let seconds = Duration::from_secs;
+        for (asked, serves, launch_type, want, clamped) in [
+            (None, true, LaunchType::Node, (Some(seconds(30)), seconds(60)), 0),
+            (Some(86_400), true, LaunchType::Node, (Some(seconds(86_400)), seconds(86_400)), 0),
+            (Some(300), true, LaunchType::Pool, (Some(seconds(300)), seconds(300)), 0),
+            (Some(901), true, LaunchType::Pool, (Some(seconds(900)), seconds(900)), 2),
+            (Some(300), false, LaunchType::Node, (None, seconds(300)), 0),
+        ] {
+            let (request_seconds_max, idle_seconds_max) = (asked, asked);
+            let overrides = LimitOverrides {
+                request_seconds_max,
+                idle_seconds_max,
+                ..LimitOverrides::default()
+            };
+            let request = LimitRequest { serves, overrides, ..LimitRequest::default() };
+            let got = bound(launch_type, &request, &mut Capabilities::default());
+            let times = (got.limits.wall_time_max, got.limits.idle_time_max);
+            assert_eq!(times, want, "{asked:?} {serves} {launch_type:?}");
+            assert_eq!(got.clamped.len(), clamped, "{:?}", got.clamped);
+        }
     }
 }

@@ -2,14 +2,15 @@ use std::time::Duration;
 
 use orchestrator::{Client, CreateService};
 use spec::{
-    ClusterName, DeploymentSettings, LaunchType, Placement, SchedulingStrategy, Service,
-    ServiceName, TaskDefinitionId,
+    ClusterName, DeploymentSettings, IngressSettings, LaunchType, Placement, SchedulingStrategy,
+    Service, ServiceName, TaskDefinitionId,
 };
 
 use super::{
     converge,
     deploying::DeploymentFlags,
     host,
+    ingress::IngressFlags,
     placing::{PlacementFlags, ScalingFlags},
 };
 use crate::{
@@ -20,7 +21,7 @@ use crate::{
     serve::block_on,
 };
 
-/// Keep copies of a task running, and route http://NAME.CLUSTER.localhost to them; returns when
+/// Keep copies of a task running, and route http://NAME.CLUSTER.DOMAIN to them; returns when
 /// the first copy is ready
 #[derive(Debug, clap::Args)]
 pub struct Create {
@@ -55,6 +56,8 @@ pub struct Create {
     #[command(flatten)]
     scaling: ScalingFlags,
     #[command(flatten)]
+    ingress: IngressFlags,
+    #[command(flatten)]
     control: Control,
 }
 
@@ -73,6 +76,7 @@ impl Create {
             placement: self.placement.applied_to(Placement::default())?,
             priority: self.placement.priority,
             scaling,
+            ingress: self.ingress.applied_to(IngressSettings::default()),
             ..CreateService::new(self.name, self.task, self.launch_type, count)
         };
         let service = block_on(client.create_service(&self.cluster, &wanted))?;
@@ -99,7 +103,10 @@ fn created(
     // At which address the ingress of another machine is reached, its operator knows.
     let record = here.map(Record::read).transpose()?.flatten();
     if let Some(record) = record.filter(|_| is_reached) {
-        notice(format_args!("Reach it at {}", record.url(&host(service))));
+        let own = service.spec.ingress.hosts.iter().map(ToString::to_string);
+        let hosts = std::iter::once(host(service)).chain(own);
+        let urls = hosts.map(|host| record.url(&host)).collect::<Vec<_>>();
+        notice(format_args!("Reach it at {}", urls.join(" and ")));
     }
     Ok(())
 }

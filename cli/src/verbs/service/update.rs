@@ -6,6 +6,7 @@ use spec::{ClusterName, ServiceName, TaskDefinitionId};
 use super::{
     converge,
     deploying::DeploymentFlags,
+    ingress::IngressFlags,
     placing::{PlacementFlags, ScalingFlags},
 };
 use crate::{control::Control, home::Home, output::line, serve::block_on};
@@ -17,7 +18,7 @@ use crate::{control::Control, home::Home, output::line, serve::block_on};
     .args(["task", "count", "min_healthy", "max_percent", "circuit_breaker", "rollback",
         "deadline", "constraint", "prefer", "strategy", "tolerate", "rebalance", "priority",
         "scale", "target", "schedule", "scale_out_cooldown", "scale_in_cooldown",
-        "no_scaling"])
+        "no_scaling", "host", "path", "weight", "https", "sticky", "rate_limit", "no_hosts"])
     .required(true).multiple(true)))]
 pub struct Update {
     /// Its name
@@ -48,6 +49,11 @@ pub struct Update {
     #[arg(long, conflicts_with_all = ["scale", "target", "schedule"])]
     no_scaling: bool,
     #[command(flatten)]
+    ingress: IngressFlags,
+    /// Answer for no host name but its own
+    #[arg(long, conflicts_with_all = ["host", "path", "weight"])]
+    no_hosts: bool,
+    #[command(flatten)]
     control: Control,
 }
 
@@ -61,8 +67,8 @@ impl Update {
             remove_scaling: self.no_scaling,
             ..UpdateService::default()
         };
-        let Self { deployment, placement, scaling, .. } = self;
-        let flags = Flags { deployment, placement, scaling };
+        let Self { deployment, placement, scaling, ingress, no_hosts, .. } = self;
+        let flags = Flags { deployment, placement, scaling, ingress, no_hosts };
         let client = self.control.client(home)?;
         change(&client, &self.cluster, &self.name, update, &flags, wait)
     }
@@ -74,6 +80,8 @@ pub struct Flags {
     deployment: DeploymentFlags,
     placement: PlacementFlags,
     scaling: ScalingFlags,
+    ingress: IngressFlags,
+    no_hosts: bool,
 }
 
 /// Changes a service, and waits until what it is to run is in service, where that is wanted.
@@ -85,12 +93,20 @@ pub fn change(
     flags: &Flags,
     wait: Option<Duration>,
 ) -> anyhow::Result<()> {
-    let Flags { deployment, placement, scaling } = flags;
-    if deployment.is_given() || placement.is_given() || scaling.is_given() {
+    let Flags { deployment, placement, scaling, ingress, no_hosts } = flags;
+    let is_routed = ingress.is_given() || *no_hosts;
+    if deployment.is_given() || placement.is_given() || scaling.is_given() || is_routed {
         let before = block_on(client.service(cluster, name))?.spec;
         update.deployment = deployment.is_given().then(|| deployment.applied_to(before.deployment));
         if placement.is_given() {
             update.placement = Some(placement.applied_to(before.placement)?);
+        }
+        if is_routed {
+            let mut settings = before.ingress;
+            if *no_hosts {
+                (settings.hosts, settings.paths, settings.weight) = Default::default();
+            }
+            update.ingress = Some(ingress.applied_to(settings));
         }
         update.scaling = scaling.applied_to(before.scaling)?.filter(|_| scaling.is_given());
     }

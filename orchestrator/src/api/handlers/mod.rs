@@ -7,6 +7,7 @@ pub(crate) mod definitions;
 pub(crate) mod credentials; // and the access tokens for them
 pub(crate) mod events; // what happened to objects
 pub(crate) mod explain; // why something is as it is
+pub(crate) mod hosts; // of services, and domains of tenants
 pub(crate) mod identity; // the caller, and join tokens
 pub(crate) mod ledger; // where usage is billed
 pub(crate) mod nodes;

@@ -1,12 +1,12 @@
 use std::collections::BTreeMap;
 
 use spec::{
-    ClusterName, LaunchType, NodeCondition, SchedulingStrategy, Service, ServiceName, ServiceSpec,
-    ServiceStatus, TaskPhase, TenantQuota,
+    ClusterName, IngressSettings, LaunchType, NodeCondition, SchedulingStrategy, Service,
+    ServiceName, ServiceSpec, ServiceStatus, TaskPhase, TenantQuota,
 };
 use store::{Compare, Txn};
 
-use super::{clusters, definitions, tasks::one_writer};
+use super::{clusters, definitions, hosts, tasks::one_writer};
 use crate::{
     api::{
         call::{Call, Reply},
@@ -35,7 +35,8 @@ async fn new_service(
     cluster: &ClusterName,
     wanted: &CreateService,
 ) -> Result<Creation, ApiError> {
-    let CreateService { name, task_definition, launch_type, deployment, .. } = wanted.clone();
+    let CreateService { name, task_definition, launch_type, deployment, ingress, .. } =
+        wanted.clone();
     let (tenant, stored) = (call.tenant()?, clusters::find(call, cluster).await?);
     let key = keys::service(tenant, cluster, &name);
     if call.state().get::<ServiceRecord>(key.clone()).await?.is_some() {
@@ -58,9 +59,11 @@ async fn new_service(
         placement: wanted.placement.clone(),
         priority: wanted.priority.unwrap_or_else(ServiceSpec::usual_priority),
         scaling: wanted.scaling.clone(),
+        ingress,
     };
     check(call, None, &spec).await?;
     let home = Compare::CreateRev(keys::cluster(tenant, cluster), stored.create_rev);
+    let owner = (tenant.clone(), cluster.clone(), name.clone());
     let service = Service {
         name,
         cluster: cluster.clone(),
@@ -72,6 +75,8 @@ async fn new_service(
     let mut record = ServiceRecord::new(service);
     record.begin(None, now());
     let txn = Txn::new().when(home).create(key, &record);
+    let (none, hosts) = (IngressSettings::default(), &record.service.spec.ingress);
+    let txn = hosts::claim(call, &owner, &none, hosts, txn).await?;
     Ok(Creation::new(txn, &shown(call, record, &Statuses::new())?))
 }
 
@@ -250,14 +255,21 @@ pub(crate) async fn update(call: Call) -> Result<Reply, ApiError> {
         spec.priority = wanted.priority.unwrap_or(spec.priority);
         spec.scaling = wanted.scaling.clone().or(spec.scaling).filter(|_| !wanted.remove_scaling);
         check_bounds(&cluster, &name, &wanted, &spec)?;
-        if spec != service.spec {
+        spec.ingress = wanted.ingress.clone().unwrap_or(spec.ingress);
+        if spec != service.spec || wanted.ingress.is_some() {
             check(&call, Some(&service.spec), &spec).await?;
+            let before = service.spec.ingress.clone();
             (service.spec, service.generation) = (spec, service.generation + 1);
             if record.deployment().is_none() {
                 record.begin(None, now());
             }
-            let key = keys::service(call.tenant()?, &cluster, &name);
-            if !call.state().commit(Txn::new().update(key, stored.mod_rev, &record)).await? {
+            let owner = (call.tenant()?.clone(), cluster.clone(), name.clone());
+            let key = keys::service(&owner.0, &cluster, &name);
+            let mut txn = Txn::new().update(key, stored.mod_rev, &record);
+            if let Some(after) = &wanted.ingress {
+                txn = hosts::claim(&call, &owner, &before, after, txn).await?;
+            }
+            if !call.state().commit(txn).await? {
                 continue;
             }
         }
@@ -297,8 +309,11 @@ pub(crate) async fn delete(call: Call) -> Result<Reply, ApiError> {
     let (cluster, name) = (call.param("cluster")?, call.param("service")?);
     for _ in 0..WRITE_TRIES_MAX {
         let stored = find(&call, &cluster, &name).await?;
-        let key = keys::service(call.tenant()?, &cluster, &name);
-        if call.state().commit(Txn::new().remove(key, stored.mod_rev)).await? {
+        let owner = (call.tenant()?.clone(), cluster.clone(), name.clone());
+        let txn = Txn::new().remove(keys::service(&owner.0, &cluster, &name), stored.mod_rev);
+        let (had, none) = (&stored.value.service.spec.ingress, IngressSettings::default());
+        let txn = hosts::claim(&call, &owner, had, &none, txn).await?;
+        if call.state().commit(txn).await? {
             return Reply::done();
         }
     }

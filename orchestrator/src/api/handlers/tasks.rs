@@ -57,7 +57,7 @@ async fn new_tasks(
     for _ in 0..wanted.count {
         let record = new_task(tenant, cluster, wanted);
         txn = txn.create(keys::task(tenant, record.id()), &record);
-        tasks.push(record.task);
+        tasks.push(shown(&call.api, record));
     }
     Ok(Creation::new(txn, &ListPage { items: tasks, next: None }))
 }
@@ -113,7 +113,9 @@ pub(super) async fn find(call: &Call, id: &TaskId) -> Result<Stored<TaskRecord>,
 /// With what its node said last (its usage so far is never stored), and why it waits.
 pub(super) fn shown(api: &Api, record: TaskRecord) -> Task {
     let key = record.key();
+    let host = own_host(api, &record);
     let mut task = record.task;
+    task.status.host = host;
     if let Some(node) = &task.spec.node
         && let Some(live) = api.state.reports.status(node, &key)
         && task.status.phase != TaskPhase::Stopped
@@ -125,6 +127,13 @@ pub(super) fn shown(api: &Api, record: TaskRecord) -> Task {
         task.status.reason = reason.map(|reason| reason.to_string());
     }
     task
+}
+
+/// The host name of a task that is no replica and answers requests.
+fn own_host(api: &Api, record: &TaskRecord) -> Option<String> {
+    let model = record.has_own_host().then(|| api.state.model())?;
+    model.definition_of(record)?.http_port()?;
+    Some(api.node_watch.names.of_task(&record.tenant, &record.task.spec.cluster, record.id()))
 }
 
 pub(crate) async fn stop(call: Call) -> Result<Reply, ApiError> {

@@ -1,0 +1,197 @@
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize},
+    },
+    time::SystemTime,
+};
+
+use runtime::AddressRules;
+use spec::{
+    NodeId, RoutePath, RouteSettings, TaskDefinitionId, Tenant,
+    wire::{Backend, PeerTrust, RouteTable},
+};
+
+use super::{
+    answering::Answering,
+    folder::{Shared, socket_name},
+    rate::RateLimiter,
+    split::Split,
+};
+use crate::tuning::PrivateNetwork;
+
+/// Where a replica is reached from here.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Target {
+    /// A socket in the shared folder.
+    Local(PathBuf),
+    /// The ingress of another node.
+    Peer { node: NodeId, address: SocketAddr },
+}
+
+/// One replica, and how many requests of this ingress it has right now.
+#[derive(Debug, Clone)]
+pub(super) struct Replica {
+    pub target: Target,
+    /// What other ingresses and clients call it: a digest, which tells nothing of it.
+    pub name: Arc<str>,
+    /// Whose service it serves.
+    pub tenant: Tenant,
+    pub revision: Option<TaskDefinitionId>,
+    pub in_flight: Arc<AtomicUsize>,
+    pub answering: Arc<Answering>,
+}
+
+/// A service, or a task of its own, that answers for a host.
+#[derive(Debug)]
+pub(super) struct Service {
+    pub replicas: Vec<Replica>,
+    pub settings: RouteSettings,
+    pub limiter: Option<Arc<RateLimiter>>,
+    /// Revisions that serve side by side, and how requests are shared between them.
+    pub shares: Option<(Vec<TaskDefinitionId>, Split)>,
+    /// Numbers its requests, also in the next table.
+    count: Arc<AtomicU64>,
+}
+
+/// The services that answer for some paths of a host.
+#[derive(Debug)]
+pub(super) struct Rule {
+    pub path: RoutePath,
+    pub services: Vec<Arc<Service>>,
+    pub split: Option<Split>,
+    count: Arc<AtomicU64>,
+}
+
+/// Which file it is: when it was written, its inode and its size.
+pub(super) type Seen = (SystemTime, u64, u64);
+
+/// Every route, as of one version of the file.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    pub seen: Option<Seen>,
+    pub services: BTreeMap<String, Arc<Service>>,
+    /// Of other host names.
+    pub rules: BTreeMap<String, Vec<Rule>>,
+    /// The nodes of the platform that have an ingress, and what each is trusted with.
+    pub nodes: BTreeMap<NodeId, PeerTrust>,
+    pub addresses: AddressRules,
+}
+
+/// What a table keeps of the one before it: counts, and what is known of replicas.
+struct Known<'a> {
+    before: &'a Table,
+    replicas: BTreeMap<&'a str, &'a Replica>,
+    targets: BTreeMap<&'a Target, &'a Arc<Answering>>,
+}
+
+impl Table {
+    pub fn build(seen: Option<Seen>, shared: Shared, folder: PathBuf, before: &Self) -> Self {
+        let Shared { node: here, routes, networks, .. } = shared;
+        let addresses = AddressRules::new(networks.into_iter().map(PrivateNetwork::host));
+        let known = Known::of(before);
+        let services = routes.hosts.iter().map(|(host, backends)| {
+            let replica = |backend: &Backend| {
+                let name = socket_name(&backend.tenant, &backend.task, backend.container_port);
+                let target = match backend.node == here {
+                    true => Target::Local(folder.join(&name)),
+                    false => peer(&routes, &backend.node)?,
+                };
+                Some(known.replica(target, &name, backend))
+            };
+            let replicas = backends.iter().filter_map(replica).collect();
+            let settings = routes.settings.get(host).cloned().unwrap_or_default();
+            let service = Service::new(replicas, settings, known.before.services.get(host));
+            (host.to_ascii_lowercase(), Arc::new(service))
+        });
+        let services: BTreeMap<String, Arc<Service>> = services.collect();
+        let rules = routes.rules.iter().map(|(host, rules)| {
+            let before = known.before.rules.get(host.as_str());
+            let rule = |rule| Rule::new(rule, &services, before);
+            (host.to_string(), rules.iter().map(rule).collect())
+        });
+        let rules = rules.collect();
+        Self { seen, rules, services, nodes: routes.peers, addresses }
+    }
+
+    /// The rules of `host`, or of the wildcard that it is one of.
+    pub fn rules_of(&self, host: &str) -> Option<&Vec<Rule>> {
+        let wildcard = || {
+            let (_, parent) = host.split_once('.')?;
+            self.rules.get(&format!("*.{parent}"))
+        };
+        self.rules.get(host).or_else(wildcard)
+    }
+}
+
+impl<'a> Known<'a> {
+    fn of(before: &'a Table) -> Self {
+        let replicas = || before.services.values().flat_map(|service| &service.replicas);
+        Self {
+            before,
+            replicas: replicas().map(|replica| (&*replica.name, replica)).collect(),
+            targets: replicas().map(|replica| (&replica.target, &replica.answering)).collect(),
+        }
+    }
+
+    /// Whether an ingress answers is the same for all replicas behind it.
+    fn replica(&self, target: Target, file: &str, backend: &Backend) -> Replica {
+        let name = file.trim_end_matches(".sock");
+        let known = self.replicas.get(name).filter(|known| known.target == target);
+        let answering = self.targets.get(&target).map(|answering| (*answering).clone());
+        Replica {
+            name: known.map_or_else(|| name.into(), |known| known.name.clone()),
+            tenant: backend.tenant.clone(),
+            revision: backend.revision.clone(),
+            in_flight: known.map(|known| known.in_flight.clone()).unwrap_or_default(),
+            answering: answering.unwrap_or_default(),
+            target,
+        }
+    }
+}
+
+impl Service {
+    fn new(replicas: Vec<Replica>, settings: RouteSettings, before: Option<&Arc<Self>>) -> Self {
+        let count = before.map(|before| before.count.clone()).unwrap_or_default();
+        let known = before.and_then(|before| before.limiter.clone());
+        let limiter = settings.rate_limit.map(|limit| {
+            let known = known.filter(|known| known.limit() == limit);
+            known.unwrap_or_else(|| Arc::new(RateLimiter::new(limit)))
+        });
+        let weights = settings.weights.values().copied();
+        let shares = Split::of(weights, count.clone())
+            .map(|split| (settings.weights.keys().cloned().collect(), split));
+        Self { replicas, settings, limiter, shares, count }
+    }
+}
+
+impl Rule {
+    fn new(
+        rule: &spec::RouteRule,
+        services: &BTreeMap<String, Arc<Service>>,
+        before: Option<&Vec<Self>>,
+    ) -> Self {
+        let before = before.and_then(|rules| rules.iter().find(|known| known.path == rule.path));
+        let count = before.map(|before| before.count.clone()).unwrap_or_default();
+        let known = rule.services.iter();
+        let known = known.filter_map(|(host, weight)| Some((services.get(host)?.clone(), *weight)));
+        let (services, weights): (Vec<_>, Vec<_>) = known.unzip();
+        let split = Split::of(weights, count.clone());
+        Self { path: rule.path.clone(), services, split, count }
+    }
+}
+
+/// The ingress of `node`, by the address that it has told the control plane.
+fn peer(routes: &RouteTable, node: &NodeId) -> Option<Target> {
+    let text = routes.ingresses.get(node)?;
+    match text.parse() {
+        Ok(address) => Some(Target::Peer { node: node.clone(), address }),
+        Err(_) => {
+            tracing::warn!(%node, address = text, "the address of its ingress is none");
+            None
+        }
+    }
+}
