@@ -59,12 +59,13 @@ pub(crate) async fn node(call: Call) -> Result<Reply, ApiError> {
 pub(crate) async fn route(call: Call) -> Result<Reply, ApiError> {
     let (tenant, host) = (call.tenant()?.clone(), call.text_param("host").to_ascii_lowercase());
     let table = call.api.node_watch.routes_of(&tenant);
-    let backends = table.hosts.get(&host).map_or(0, Vec::len);
+    let name = answered_by(&table, &host);
+    let backends = table.hosts.get(&name).map_or(0, Vec::len);
     let names = &call.api.node_watch.names;
     let key = {
         let model = call.state().model();
         let mut own = model.services.keys().filter(|(owner, ..)| *owner == tenant);
-        own.find(|key| names.of(key) == host).cloned()
+        own.find(|key| names.of(key) == name).cloned()
     };
     let service = match &key {
         Some(key) => {
@@ -75,6 +76,13 @@ pub(crate) async fn route(call: Call) -> Result<Reply, ApiError> {
     };
     let known: Vec<String> = table.hosts.keys().take(HOSTS_SHOWN).cloned().collect();
     Reply::ok(&explain::route(&host, service, backends, &known))
+}
+
+/// The name that the service of `host` has by itself; of several services that of the widest path.
+fn answered_by(table: &spec::wire::RouteTable, host: &str) -> String {
+    let rules = host.parse::<spec::HostName>().ok().and_then(|host| table.rules.get(&host));
+    let service = rules.and_then(|rules| rules.last()?.services.keys().next());
+    service.map_or_else(|| host.to_owned(), String::clone)
 }
 
 /// Names that are told when another one leads nowhere.
