@@ -1,5 +1,3 @@
-mod create; // a service that is not there yet
-mod update; // what changes in one
 mod converge; // waiting for copies to be ready
 mod create; // a service, from flags
 mod update; // what changes of one
