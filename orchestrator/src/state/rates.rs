@@ -96,6 +96,7 @@ mod tests {
             phase: TaskPhase::Running,
             reason: None,
             ready: None,
+            host: None,
             containers: vec![container],
         }
     }
