@@ -206,17 +206,8 @@ pub enum Protocol {
     /// HTTP: the ingress routes to it, and Wasm is called for each request.
     #[default]
     Http,
-    /// HTTP/2 without TLS, as gRPC is served: the ingress routes to it. For native images.
-    Http2,
     /// Bytes, for native images.
     Tcp,
-}
-
-impl Protocol {
-    /// Whether the ingress routes requests to it.
-    pub fn is_http(self) -> bool {
-        matches!(self, Self::Http | Self::Http2)
-    }
 }
 
 /// A volume that a definition may mount.
@@ -283,7 +274,7 @@ impl TaskDefinition {
     /// answer requests: what its program is, only a node finds out.
     pub fn limits_of(&self, container: &ContainerDefinition) -> LimitRequest {
         LimitRequest {
-            serves: container.ports.iter().any(|port| port.protocol.is_http()),
+            serves: container.ports.iter().any(|port| port.protocol == Protocol::Http),
             memory_soft_bytes: Some(container.memory_soft_bytes),
             memory_bytes_max: Some(container.memory_hard()),
             cpu_time_max: container.cpu_time_max_ms.map(Duration::from_millis),

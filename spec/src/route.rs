@@ -4,7 +4,6 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    definition::TaskDefinitionId,
     host_name::{HostName, RoutePath},
     text::ParseError,
 };
@@ -57,9 +56,6 @@ pub struct RouteSettings {
     /// Between two pieces of a response.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_seconds_max: Option<u32>,
-    /// Whether its replicas speak HTTP/2.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub http2: bool,
     /// Whether requests that came by plain HTTP are sent to the same URL with HTTPS.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub https: bool,
@@ -69,10 +65,6 @@ pub struct RouteSettings {
     /// Requests that each ingress takes from one client.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimit>,
-    /// The shares of revisions that serve side by side. One that is not named gets no request while
-    /// another can have it.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub weights: BTreeMap<TaskDefinitionId, u32>,
 }
 
 /// The services that answer for some paths of a host.

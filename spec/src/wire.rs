@@ -273,9 +273,6 @@ pub struct Backend {
     pub task: TaskId,
     /// The port that its container listens on.
     pub container_port: u16,
-    /// What it runs, where revisions have weights.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub revision: Option<TaskDefinitionId>,
 }
 
 /// Why a request was refused: a code for programs, a sentence for users, and what to try next.

@@ -117,7 +117,7 @@ impl Recipe {
         // Another server may have the port of the page.
         let port = free_port().to_string();
         // A server that a page starts ends with its commands, also when one of them fails.
-        let end = "trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT";
+        let end = "trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT";
         let script = format!("set -eu\n{end}\n{prelude}{}", commands.replace("8080", &port));
         let binary = Path::new(env!("CARGO_BIN_EXE_margay")).parent().expect("a folder");
         let path = std::env::var("PATH").unwrap_or_default();

@@ -105,9 +105,7 @@ fn implied(known: &Known<'_>) -> Check {
         Some((Protocol::Http, port)) if known.ingress_ports.contains(&port) => {
             http(port, "/", BELOW_SERVER_ERRORS)
         }
-        Some((Protocol::Tcp | Protocol::Http2, port)) if known.kind == Kind::Native => {
-            Reach::Tcp { port }
-        }
+        Some((Protocol::Tcp, port)) if known.kind == Kind::Native => Reach::Tcp { port },
         Some(_) | None => Reach::Runs,
     };
     let interval = if reach == Reach::Runs { RUNS_FOR } else { UNTIL_READY_INTERVAL };

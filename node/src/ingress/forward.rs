@@ -13,7 +13,7 @@ use super::{
     limits::{BEYOND_THE_REPLICA, EJECTED_WAIT_MAX, Limits, REPLACEMENT_TIME_MAX, RETRY_EVERY},
     request_body::{ReplicaClock, RequestBody},
     response_body::{Idle, InFlight, Relayed, ResponseBody},
-    routes::{Arrival, Numbers, Routes, Wanted},
+    routes::{Arrival, Number, Routes, Wanted},
     sticky,
     table::{Replica, Service, Target},
     upstream::{Lease, Upstream},
@@ -86,8 +86,8 @@ impl Forwarder {
         };
         let (path, named) = (request.uri().path().to_owned(), named.map(str::to_owned));
         let wanted = Wanted { host: &host, path: &path, arrival, replica: named.as_deref() };
-        let mut numbers = Numbers::default();
-        let service = self.service(wanted, &mut numbers)?;
+        let mut number = Number::default();
+        let service = self.service(wanted, &mut number)?;
         let bytes_max = self.limits.body_bytes_max;
         if request.body().size_hint().lower() > bytes_max {
             return Err(GatewayError::too_large(bytes_max));
@@ -109,7 +109,7 @@ impl Forwarder {
             .then(|| parts.clone());
         let request = Request::from_parts(parts, body);
         let (mut response, replica) =
-            self.try_replicas(wanted, &mut numbers, request, again).await?;
+            self.try_replicas(wanted, &mut number, request, again).await?;
         let is_new = named.as_deref() != Some(&*replica);
         if service.settings.sticky && is_new && *arrival == Arrival::Client {
             sticky::name(response.headers_mut(), &replica, sender.scheme == Scheme::Https);
@@ -121,11 +121,11 @@ impl Forwarder {
     fn service(
         &self,
         wanted: Wanted<'_>,
-        numbers: &mut Numbers,
+        number: &mut Number,
     ) -> Result<Arc<Service>, GatewayError> {
-        self.routes.service(wanted, numbers).or_else(|_| {
+        self.routes.service(wanted, number).or_else(|_| {
             self.routes.refresh();
-            self.routes.service(wanted, numbers)
+            self.routes.service(wanted, number)
         })
     }
 
@@ -146,7 +146,7 @@ impl Forwarder {
     async fn try_replicas(
         &self,
         wanted: Wanted<'_>,
-        numbers: &mut Numbers,
+        number: &mut Number,
         mut request: Request<RequestBody>,
         again: Option<http::request::Parts>,
     ) -> Result<(Response<ResponseBody>, Arc<str>), GatewayError> {
@@ -154,9 +154,9 @@ impl Forwarder {
         let host = wanted.host;
         let mut why;
         loop {
-            let service = self.service(wanted, numbers)?;
+            let service = self.service(wanted, number)?;
             let times = self.times_of(&service);
-            let replicas = self.routes.candidates(&service, wanted, numbers);
+            let replicas = self.routes.candidates(&service, wanted);
             let replicas = replicas.ok_or_else(|| GatewayError::no_route(host))?;
             why = match wanted.arrival {
                 Arrival::Client => GatewayError::starting(host),

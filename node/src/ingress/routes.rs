@@ -55,12 +55,8 @@ pub(super) struct Wanted<'a> {
     pub replica: Option<&'a str>,
 }
 
-/// The numbers of a request, which it keeps when it is tried again.
-#[derive(Debug, Default)]
-pub(super) struct Numbers {
-    rule: Option<u64>,
-    revision: Option<u64>,
-}
+/// The place of a request in the row that services share, which it keeps when it is tried again.
+pub(super) type Number = Option<u64>;
 
 impl Routes {
     pub fn open(folder: IngressFolder) -> Self {
@@ -139,7 +135,7 @@ impl Routes {
     pub fn service(
         &self,
         wanted: Wanted<'_>,
-        numbers: &mut Numbers,
+        number: &mut Number,
     ) -> Result<Arc<Service>, GatewayError> {
         let table = self.table();
         if let Some(service) = table.services.get(wanted.host) {
@@ -160,7 +156,7 @@ impl Routes {
         };
         let chosen = || {
             let split = rule.split.as_ref()?;
-            rule.services.get(split.part(*numbers.rule.get_or_insert_with(|| split.draw())))
+            rule.services.get(split.part(*number.get_or_insert_with(|| split.draw())))
         };
         stays.or_else(chosen).cloned().ok_or_else(no_path)
     }
@@ -170,12 +166,7 @@ impl Routes {
     ///
     /// The first is the one that was named, or the less busy of two that were drawn (one draw would
     /// be fair on average and bad at the tail); the others follow as they come.
-    pub fn candidates(
-        &self,
-        service: &Service,
-        wanted: Wanted<'_>,
-        numbers: &mut Numbers,
-    ) -> Option<Vec<Replica>> {
+    pub fn candidates(&self, service: &Service, wanted: Wanted<'_>) -> Option<Vec<Replica>> {
         let mut replicas = service.replicas.clone();
         if let Arrival::Peer(_, trust) = wanted.arrival {
             if let PeerTrust::Tenant(tenant) = trust
@@ -195,18 +186,6 @@ impl Routes {
             return Some(replicas);
         }
         self.spread(&mut replicas);
-        if let Some((revisions, split)) = &service.shares {
-            let number = *numbers.revision.get_or_insert_with(|| split.draw());
-            let revision = revisions.get(split.part(number));
-            // Stable: in each part the order stays.
-            replicas.sort_by_key(|replica| match &replica.revision {
-                known if known.as_ref() == revision => 0,
-                Some(known) if service.settings.weights.contains_key(known) => 1,
-                _ => 2,
-            });
-            let part = replicas.iter().take_while(|it| it.revision.as_ref() == revision).count();
-            self.spread(&mut replicas[..part]);
-        }
         Some(replicas)
     }
 

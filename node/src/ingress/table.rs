@@ -11,7 +11,7 @@ use std::{
 
 use runtime::AddressRules;
 use spec::{
-    NodeId, RoutePath, RouteSettings, TaskDefinitionId, Tenant,
+    NodeId, RoutePath, RouteSettings, Tenant,
     wire::{Backend, PeerTrust, RouteTable},
 };
 
@@ -40,7 +40,6 @@ pub(super) struct Replica {
     pub name: Arc<str>,
     /// Whose service it serves.
     pub tenant: Tenant,
-    pub revision: Option<TaskDefinitionId>,
     pub in_flight: Arc<AtomicUsize>,
     pub answering: Arc<Answering>,
 }
@@ -51,10 +50,6 @@ pub(super) struct Service {
     pub replicas: Vec<Replica>,
     pub settings: RouteSettings,
     pub limiter: Option<Arc<RateLimiter>>,
-    /// Revisions that serve side by side, and how requests are shared between them.
-    pub shares: Option<(Vec<TaskDefinitionId>, Split)>,
-    /// Numbers its requests, also in the next table.
-    count: Arc<AtomicU64>,
 }
 
 /// The services that answer for some paths of a host.
@@ -145,7 +140,6 @@ impl<'a> Known<'a> {
         Replica {
             name: known.map_or_else(|| name.into(), |known| known.name.clone()),
             tenant: backend.tenant.clone(),
-            revision: backend.revision.clone(),
             in_flight: known.map(|known| known.in_flight.clone()).unwrap_or_default(),
             answering: answering.unwrap_or_default(),
             target,
@@ -155,16 +149,12 @@ impl<'a> Known<'a> {
 
 impl Service {
     fn new(replicas: Vec<Replica>, settings: RouteSettings, before: Option<&Arc<Self>>) -> Self {
-        let count = before.map(|before| before.count.clone()).unwrap_or_default();
         let known = before.and_then(|before| before.limiter.clone());
         let limiter = settings.rate_limit.map(|limit| {
             let known = known.filter(|known| known.limit() == limit);
             known.unwrap_or_else(|| Arc::new(RateLimiter::new(limit)))
         });
-        let weights = settings.weights.values().copied();
-        let shares = Split::of(weights, count.clone())
-            .map(|split| (settings.weights.keys().cloned().collect(), split));
-        Self { replicas, settings, limiter, shares, count }
+        Self { replicas, settings, limiter }
     }
 }
 

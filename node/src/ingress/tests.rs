@@ -61,7 +61,6 @@ pub(super) fn backend(node: &str, task: &str) -> Backend {
         tenant: "me".parse().unwrap(),
         task: task.parse().unwrap(),
         container_port: 80,
-        revision: None,
     }
 }
 

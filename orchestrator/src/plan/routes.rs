@@ -4,8 +4,8 @@ use std::{
 };
 
 use spec::{
-    ContainerDefinition, HostName, IngressSettings, NodeId, PortMapping, Protocol, RoutePath,
-    RouteRule, RouteSettings, ServiceSpec, Tenant,
+    ContainerDefinition, HostName, IngressSettings, NodeId, RoutePath, RouteRule, RouteSettings,
+    ServiceSpec, Tenant,
     wire::{self, Backend, PeerTrust, RouteTable},
 };
 
@@ -121,7 +121,7 @@ impl Routes {
             Some(key) => names.of(&key),
             None if record.has_own_host() => {
                 let host = names.of_task(&record.tenant, cluster, record.id());
-                let settings = settings_with(&port, container, &IngressSettings::default());
+                let settings = settings_with(container, &IngressSettings::default());
                 if !of_tenant.hosts.contains_key(&host) && settings != RouteSettings::default() {
                     of_tenant.settings.insert(host.clone(), settings);
                 }
@@ -133,7 +133,7 @@ impl Routes {
         if let Some(backends) = of_tenant.hosts.get_mut(&host).filter(|_| record.is_routable()) {
             let (tenant, task) = (record.tenant.clone(), record.id().clone());
             let (node, container_port) = (node.clone(), port.container_port);
-            backends.push(Backend { node, tenant, task, container_port, revision: None });
+            backends.push(Backend { node, tenant, task, container_port });
         }
     }
 
@@ -189,26 +189,20 @@ fn settings_of(model: &Model, tenant: &Tenant, spec: &ServiceSpec) -> RouteSetti
     let key = (tenant.clone(), spec.task_definition.clone());
     let definition = model.definitions.get(&key);
     match definition.and_then(|definition| definition.http_port()) {
-        Some((port, container)) => settings_with(&port, container, &spec.ingress),
+        Some((_, container)) => settings_with(container, &spec.ingress),
         None => RouteSettings::default(),
     }
 }
 
 /// The times of the container that answers, and the rest of its service.
-fn settings_with(
-    port: &PortMapping,
-    container: &ContainerDefinition,
-    ingress: &IngressSettings,
-) -> RouteSettings {
+fn settings_with(container: &ContainerDefinition, ingress: &IngressSettings) -> RouteSettings {
     let seconds = |limit: Option<u64>| limit.map(|limit| u32::try_from(limit).unwrap_or(u32::MAX));
     RouteSettings {
         request_seconds_max: seconds(container.limits.request_seconds_max),
         idle_seconds_max: seconds(container.limits.idle_seconds_max),
-        http2: port.protocol == Protocol::Http2,
         https: ingress.https,
         sticky: ingress.sticky,
         rate_limit: ingress.rate_limit,
-        weights: BTreeMap::new(),
     }
 }
 

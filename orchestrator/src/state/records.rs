@@ -8,8 +8,8 @@ use std::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use spec::{
     ClusterName, ContainerDefinition, Deployment, FileGrant, LaunchType, NodeId, NodeSpec,
-    PortMapping, Service, ServiceEvent, ServiceName, Taint, Task, TaskDefinition, TaskDefinitionId,
-    TaskId, TaskPhase, TaskSpec, TaskStatus, Tenant, Timestamp, VolumeName,
+    PortMapping, Protocol, Service, ServiceEvent, ServiceName, Taint, Task, TaskDefinition,
+    TaskDefinitionId, TaskId, TaskPhase, TaskSpec, TaskStatus, Tenant, Timestamp, VolumeName,
 };
 use store::{Compare, Kv, Rev, Txn};
 
@@ -118,7 +118,7 @@ impl DefinitionRecord {
     /// The first port that speaks HTTP, which requests of the ingress go to, and its container.
     pub fn http_port(&self) -> Option<(PortMapping, &ContainerDefinition)> {
         self.definition.containers.iter().find_map(|container| {
-            let port = container.ports.iter().find(|port| port.protocol.is_http())?;
+            let port = container.ports.iter().find(|port| port.protocol == Protocol::Http)?;
             Some((*port, container))
         })
     }

@@ -40,25 +40,8 @@ pub(crate) async fn register(call: Call) -> Result<Reply, ApiError> {
     let runs = resolve(&call, tenant, &mut definition).await?;
     check_size(&definition)?;
     check_probes(&definition, &runs)?;
-    check_protocols(&definition, &runs)?;
     check_native(&grants(&definition)?, &runs)?;
     create(&call, || next_revision(&call, &definition, &runs)).await
-}
-
-/// A Wasm program is called for each request, whatever its client speaks.
-fn check_protocols(definition: &TaskDefinition, runs: &[Runs]) -> Result<(), ApiError> {
-    let http2 = |container: &spec::ContainerDefinition| {
-        container.ports.iter().any(|port| port.protocol == spec::Protocol::Http2)
-    };
-    let mut wrong = definition.containers.iter().zip(runs);
-    match wrong.find(|(container, runs)| **runs == Runs::Wasm && http2(container)) {
-        None => Ok(()),
-        Some((container, _)) => Err(ApiError::invalid(format!(
-            "container `{}` has a port with `protocol = \"http2\"`, and its image is WebAssembly",
-            container.name
-        ))
-        .hint("leave `protocol` out: clients may speak HTTP/2 with the ingress all the same")),
-    }
 }
 
 /// A Wasm program has no socket of its own that could be looked for.
