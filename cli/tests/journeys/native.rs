@@ -207,7 +207,7 @@ fn a_linux_service_is_replaced_when_killed_adopted_by_the_next_agent_and_leaves_
     stage.margay(["cluster", "create", "main"]).ok();
     let pool = ["task", "run", "purrs:1", "--cluster", "main", "--launch-type", "pool"];
     let err = stage.margay(pool).fails(1);
-    assert!(err.contains("the pool runs none") && err.contains("--launch-type node"), "{err}");
+    assert!(err.contains("no node of the pool runs") && err.contains("--pool-native"), "{err}");
     stage.margay(["service", "create", "purrs", "--task", "purrs:1", "--cluster", "main"]).ok();
     let page =
         || get(&up.ingress, "purrs.main.localhost", "/").filter(|answer| answer.status == 200);
