@@ -365,6 +365,13 @@ impl ContainerDefinition {
         self.memory_hard_bytes.unwrap_or(MEMORY_HARD_BYTES_DEFAULT.max(self.memory_soft_bytes))
     }
 
+    /// What programs are given as C strings.
+    fn words(&self) -> impl Iterator<Item = &String> {
+        let probe = self.health.as_ref().and_then(|health| health.command.as_ref());
+        let programs = [self.entrypoint.as_ref(), self.command.as_ref(), probe];
+        programs.into_iter().flatten().flatten().chain(self.env.values())
+    }
+
     fn check(&self) -> Result<(), ContainerProblem> {
         let cpu_times = 1..=CPU_TIME_MS_MAX;
         if self.memory_soft_bytes > self.memory_hard() {
@@ -393,6 +400,9 @@ impl ContainerDefinition {
         }
         for mount in &self.mounts {
             format!("fs:{};volume={}", mount.path, mount.volume).parse::<Capability>()?;
+        }
+        if self.words().any(|word| word.contains('\0')) {
+            return Err(ContainerProblem::Nul);
         }
         for name in self.env.keys() {
             format!("env:{name}").parse::<Capability>()?;
@@ -442,6 +452,8 @@ enum ContainerProblem {
     PortCount,
     #[error("has `container_port` 0: name the port that it listens on")]
     PortZero,
+    #[error("has a NUL byte in a word or a variable, which no program can be given")]
+    Nul,
     #[error("mounts `{0}`, which is not among its `[[volumes]]`")]
     UnknownVolume(VolumeName),
     #[error(transparent)]
@@ -516,6 +528,23 @@ mod tests {
             let mut definition = definition(&[], &[]);
             definition.containers[0].cpu_time_max_ms = Some(millis);
             assert_eq!(definition.check().is_ok(), good, "{millis}");
+        }
+    }
+    #[test]
+    fn words_that_no_program_can_be_given_are_refused() {
+        for spoil in [
+            |container: &mut ContainerDefinition, word| container.command = Some(vec![word]),
+            |container: &mut ContainerDefinition, word| container.entrypoint = Some(vec![word]),
+            |container: &mut ContainerDefinition, word| {
+                container.env = BTreeMap::from([("A".to_owned(), word)])
+            },
+        ] {
+            let mut definition = definition(&[], &[]);
+            spoil(&mut definition.containers[0], "plain".to_owned());
+            definition.check().unwrap();
+            spoil(&mut definition.containers[0], "a\0b".to_owned());
+            let error = definition.check().unwrap_err().to_string();
+            assert!(error.contains("container `app` has a NUL byte"), "{error}");
         }
     }
 }
