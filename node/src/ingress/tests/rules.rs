@@ -203,3 +203,25 @@ async fn an_ingress_asks_another_for_the_replica_that_it_has_chosen() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_request_that_may_not_be_sent_twice_does_not_wait_for_a_frozen_replica() {
+    let limits = Limits { response_time_max: Duration::from_secs(60), ..limits() };
+    let site = Site::open_with("n1", &[backend("n1", "frozen")], None, limits).await;
+    // Connections to it are made by the kernel, and it takes none.
+    let _frozen = site.socket("frozen");
+    let mut stream = TcpStream::connect(site.address).await.unwrap();
+    let head = format!("POST / HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\n");
+    stream.write_all(format!("{head}content-length: 2\r\n\r\nab").as_bytes()).await.unwrap();
+    let (began, mut answer) = (Instant::now(), String::new());
+    timeout(Duration::from_secs(30), stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 504"), "{answer}");
+    assert!(
+        answer.contains("stopped answering: the request may have been carried out"),
+        "{answer}"
+    );
+    assert!(
+        began.elapsed() > Duration::from_secs(10),
+        "it may only have been stopped for a moment"
+    );
+}
