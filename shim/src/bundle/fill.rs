@@ -4,15 +4,15 @@ use std::{
     ffi::CStr,
     fs::File,
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
     path::Path,
 };
 
 use rustix::{
     fs::{
         AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, RawMode, Stat, Timespec, Timestamps, Uid,
-        chownat, fchmod, fchown, fstat, mkdirat, mknodat, openat, readlinkat, statat, symlinkat,
-        utimensat,
+        chmodat, chownat, fchmod, fchown, fstat, mkdirat, mknodat, openat, readlinkat, statat,
+        symlinkat, utimensat,
     },
     io::Errno,
 };
@@ -83,15 +83,29 @@ impl Copied {
             FileType::Symlink => {
                 symlinkat(readlinkat(from, name, Vec::new())?.as_c_str(), to, name)?;
             }
-            FileType::Fifo => mknodat(to, name, kind, Mode::RUSR | Mode::WUSR, 0)?,
+            FileType::Fifo => return self.pipe(to, name, &stat),
             _ => return Ok(()),
         }
         let (uid, gid) = self.owner(&stat);
         chownat(to, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
-        if kind == FileType::Fifo {
-            rustix::fs::chmodat(to, name, mode(&stat), AtFlags::empty())?;
-        }
         Ok(utimensat(to, name, &times(&stat), AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    /// A container that runs may have the volume too, and put a link in the place of a name: what is
+    /// changed is what was opened, if it is a pipe.
+    fn pipe(&self, to: &OwnedFd, name: &CStr, stat: &Stat) -> io::Result<()> {
+        mknodat(to, name, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let pipe = openat(to, name, flags, Mode::empty())?;
+        if FileType::from_raw_mode(fstat(&pipe)?.st_mode) != FileType::Fifo {
+            return Err(io::Error::other("another container changes the volume meanwhile"));
+        }
+        let (uid, gid) = self.owner(stat);
+        chownat(&pipe, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?;
+        // The call that changes the mode of a descriptor without rights came with Linux 6.6.
+        let opened = format!("/proc/self/fd/{}", pipe.as_raw_fd());
+        chmodat(CWD, &opened, mode(stat), AtFlags::empty())?;
+        Ok(utimensat(CWD, &opened, &times(stat), AtFlags::empty())?)
     }
 
     fn file(&mut self, from: &OwnedFd, to: &OwnedFd, name: &CStr) -> io::Result<()> {
@@ -125,7 +139,10 @@ fn times(stat: &Stat) -> Timestamps {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+    use std::{
+        os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink},
+        sync::atomic::{AtomicBool, Ordering},
+    };
 
     use super::*;
 
@@ -153,5 +170,46 @@ mod tests {
         if is_root {
             assert_eq!((of("a/b").uid(), of("a/b").gid()), (33, 34));
         }
+    }
+
+    /// Of a program that has the same volume and is root there.
+    fn swap_pipes_for_links(to: &Path, target: &Path, until: &AtomicBool) {
+        let link = to.with_extension("link");
+        while !until.load(Ordering::Relaxed) {
+            for entry in std::fs::read_dir(to).into_iter().flatten().flatten() {
+                if entry.file_type().is_ok_and(|kind| kind.is_fifo()) {
+                    let _ = symlink(target, &link);
+                    let _ = std::fs::rename(&link, entry.path());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_link_that_takes_the_place_of_a_pipe_meanwhile_leads_nowhere() {
+        let root = tempfile::tempdir().unwrap();
+        let (from, target) = (root.path().join("from"), root.path().join("target"));
+        std::fs::create_dir(&from).unwrap();
+        std::fs::write(&target, "of the host").unwrap();
+        std::fs::set_permissions(&target, PermissionsExt::from_mode(0o600)).unwrap();
+        for n in 0..500 {
+            let pipe = from.join(n.to_string());
+            mknodat(CWD, &pipe, FileType::Fifo, Mode::RWXU, 0).unwrap();
+            std::fs::set_permissions(&pipe, PermissionsExt::from_mode(0o4777)).unwrap();
+        }
+        let folder = OwnedFd::from(File::open(&from).unwrap());
+        let done = AtomicBool::new(false);
+        for n in 0..20 {
+            let to = root.path().join(format!("to{n}"));
+            std::fs::create_dir(&to).unwrap();
+            done.store(false, Ordering::Relaxed);
+            std::thread::scope(|scope| {
+                scope.spawn(|| swap_pipes_for_links(&to, &target, &done));
+                let _ = fill(&folder, &to, HostIds::ON_DISK);
+                done.store(true, Ordering::Relaxed);
+            });
+        }
+        let mode = std::fs::metadata(&target).unwrap().mode();
+        assert_eq!(mode & 0o7777, 0o600, "a file outside of the volume was changed");
     }
 }
