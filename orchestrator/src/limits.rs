@@ -130,13 +130,21 @@ pub(crate) const OPERATOR_CREDENTIAL_WATCHED_EVERY: Duration = Duration::from_se
 /// either side and some hundred kilobytes; a service of 50 replicas is followed as a whole.
 pub(crate) const STREAMS_MAX: usize = 256;
 pub(crate) const STREAMS_PER_TENANT_MAX: usize = 64;
-pub(crate) const STREAMS_PER_NODE_MAX: usize = 48;
+pub(crate) const STREAMS_PER_NODE_MAX: usize = 64;
+/// Of these, of one tenant with a node that it does not own: other tenants of the pool get theirs.
+pub(crate) const STREAMS_PER_POOL_NODE_MAX: usize = 48;
 /// Bytes per second of all streams of one tenant, both ways: a log of the usual size in two
 /// seconds. What a tenant has not used passes at once, as far as this goes back.
 pub(crate) const STREAM_BYTES_PER_SECOND: usize = 8 << 20;
 pub(crate) const STREAM_BURST_TIME: Duration = Duration::from_secs(2);
 /// For a node to take up a stream: it waits for news of them.
 pub(crate) const STREAM_ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
+/// For a node to begin with it: a program may have to be made ready first, which takes a minute,
+/// and others are before it.
+pub(crate) const STREAM_BEGIN_TIME_MAX: Duration = Duration::from_secs(300);
+/// Between two looks whether a stream may go on: a credential that was removed ends within five
+/// seconds, everywhere.
+pub(crate) const STREAM_CHECKED_EVERY: Duration = Duration::from_secs(2);
 /// Nodes say every five seconds that they are there, and are told so.
 pub(crate) const STREAM_ALIVE_EVERY: Duration = Duration::from_secs(5);
 /// Three of these missed.

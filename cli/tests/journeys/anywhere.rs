@@ -203,14 +203,18 @@ fn copies_on_two_nodes_are_followed_and_joined_and_a_lost_node_is_told() {
     feeder.join().expect("fed").expect("all of it");
     assert!(got == sent, "{} bytes of {}", got.len(), sent.len());
 
-    // A client that goes away takes its program with it.
-    let mut sleeper = far.command(&["exec", &there, "sleep", "4242"]).spawn().expect("it starts");
+    // A client that goes away takes its program with it, also one that reads nothing of what was
+    // sent to it.
+    let zero = std::fs::File::open("/dev/zero").expect("it is there");
+    let mut sleeper = far.command(&["exec", "-i", &there, "sleep", "4242"]);
+    let mut sleeper = sleeper.stdin(zero).spawn().expect("it starts");
     let runs = || {
         let lines = std::fs::read_dir("/proc").expect("/proc").flatten();
         let lines = lines.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
         lines.filter(|line| line.as_slice() == b"sleep\x004242\0").count()
     };
     eventually("the program runs", || (runs() == 1).then_some(()));
+    std::thread::sleep(std::time::Duration::from_secs(1)); // until every buffer on the way is full
     sleeper.kill().expect("it runs");
     sleeper.wait().expect("it ends");
     eventually("its program has ended", || (runs() == 0).then_some(()));

@@ -24,8 +24,9 @@ pub(super) const LAST_REPORT_TIME_MAX: Duration = Duration::from_secs(2);
 /// A node ends once the control plane has not known it for so long: time for an operator to notice
 /// that the wrong backup was restored.
 pub(super) const REMOVED_AFTER: Duration = Duration::from_secs(10);
-/// Streams of clients at one time: no more than the control plane passes on of one node.
-pub(super) const STREAMS_MAX: usize = 64;
+/// Streams of clients at one time: what the control plane passes on of one node, and those whose
+/// client has gone and that are ending.
+pub(super) const STREAMS_MAX: usize = 96;
 /// A stream says so often that this side is there.
 pub(super) const STREAM_ALIVE_EVERY: Duration = Duration::from_secs(5);
 /// Between two looks at what a container uses, as `docker stats` has it.

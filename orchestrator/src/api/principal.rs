@@ -30,6 +30,8 @@ pub(crate) enum Principal {
         tenant: Tenant,
         credential: CredentialName,
         scope: CredentialScope,
+        /// Of the credential: another one after each change of its secret.
+        serial: String,
     },
     /// The owner of the control plane: of its own tenant, and it may create credentials.
     Operator(Tenant),
@@ -96,6 +98,7 @@ impl Principal {
             tenant: record.tenant,
             credential: record.name,
             scope: record.scope,
+            serial: record.serial,
         }))
     }
 }

@@ -12,7 +12,7 @@ use futures_util::future::{BoxFuture, FutureExt};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
-use net::tls;
+use net::{ApiClient, tls};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::{
     ClientConfig, RootCertStore,
@@ -342,21 +342,9 @@ impl FakeNode {
         body: &Value,
     ) -> (StatusCode, Value) {
         let stream = TcpStream::connect(&self.address).await.unwrap();
-        let mut roots = RootCertStore::empty();
-        roots
-            .add(CertificateDer::from_pem_slice(self.response.ca_pem.as_bytes()).unwrap())
-            .unwrap();
-        let leaf = CertificateDer::from_pem_slice(certificate_pem.as_bytes()).unwrap();
-        let key: PrivateKeyDer<'static> = PrivatePkcs8KeyDer::from(key.to_vec()).into();
-        let config =
-            ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-                .with_safe_default_protocol_versions()
-                .unwrap()
-                .with_root_certificates(roots)
-                .with_client_auth_cert(vec![leaf], key)
-                .unwrap();
+        let config = self.config(certificate_pem, key);
         let name = ServerName::try_from("control.margay").unwrap();
-        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
+        let stream = TlsConnector::from(config).connect(name, stream).await.unwrap();
         let body = if body.is_null() { String::new() } else { body.to_string() };
         exchange(
             stream,
@@ -364,6 +352,21 @@ impl FakeNode {
             body.as_bytes(),
         )
         .await
+    }
+
+    fn config(&self, certificate_pem: &str, key: &[u8]) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(CertificateDer::from_pem_slice(self.response.ca_pem.as_bytes()).unwrap())
+            .unwrap();
+        let leaf = CertificateDer::from_pem_slice(certificate_pem.as_bytes()).unwrap();
+        let key: PrivateKeyDer<'static> = PrivatePkcs8KeyDer::from(key.to_vec()).into();
+        tls::client(vec![leaf], key, roots).unwrap()
+    }
+
+    /// Its side of the API, with its certificate.
+    pub fn api(&self) -> ApiClient {
+        ApiClient::tls(&self.address, self.config(&self.response.certificate_pem, &self.key))
     }
 
     /// The certificate of this node's ingress, and its key.

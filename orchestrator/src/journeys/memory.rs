@@ -90,7 +90,7 @@ async fn a_thousand_hostile_connections_cost_at_most_64_mib() {
     let mut held = Vec::new();
     for n in 0..1024_usize {
         let mut stream = connect(&operator, 2 + (n / 200) as u8).await;
-        let request = match n % 4 {
+        let request = match n % 5 {
             // A head that does not end.
             0 => format!("GET /v1/health HTTP/1.1\r\nx: {}", "x".repeat(60 << 10)).into_bytes(),
             // A body without a principal that lacks its last byte.
@@ -103,6 +103,14 @@ async fn a_thousand_hostile_connections_cost_at_most_64_mib() {
             2 => {
                 let mut request = head("/v1/access-tokens", "", 1 << 30).into_bytes();
                 request.extend(vec![b' '; 64 << 10]);
+                request
+            }
+            // A program for a task, whose frame does not end.
+            3 => {
+                let length = 128 << 10;
+                let mut request = head("/v1/tasks/cats-1/exec", token, length).into_bytes();
+                request.extend([4, 0, 1, 0xff, 0xff]);
+                request.resize(request.len() + length - 6, b' ');
                 request
             }
             // A tenant's, as large as it may be, that lacks its last byte.

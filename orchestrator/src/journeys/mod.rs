@@ -9,5 +9,6 @@ mod faults; // restarts, replays, races
 mod life; // a service from its definition to its end
 mod memory; // what hostile connections cost
 mod quotas; // what a tenant may have
+mod streams; // what ends one
 mod secrets; // which nodes get a secret, and where it never is
 pub(crate) mod fixture; // the control plane and its fake nodes

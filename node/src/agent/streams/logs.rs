@@ -1,5 +1,6 @@
 use std::{cell::RefCell, ops::ControlFlow};
 
+use memchr::memmem::Finder;
 use spec::{Frame, LogQuery, LogSource, StreamEnd, Timestamp};
 
 use super::Output;
@@ -38,7 +39,9 @@ fn read(folder: &TaskFolder, query: &LogQuery, output: &Output) -> Result<()> {
         true => !output.0.is_closed(),
         false => output.0.send_whole_blocking(std::mem::take(lines)).is_ok(),
     };
-    let wanted = |line: &LogLine<'_>| is_wanted(query, line);
+    // A text of a client is looked for in what a guest wrote: in linear time, whatever both are.
+    let text = query.grep.as_deref().map(Finder::new);
+    let wanted = |line: &LogLine<'_>| is_wanted(query, text.as_ref(), line);
     let is_over = || query.until.is_some_and(|until| now() > until);
     let goes_on = || give(&mut lines.borrow_mut()) && !is_over();
     follow_while(folder, LogOptions { follow, tail }, wanted, goes_on, |line| {
@@ -65,15 +68,11 @@ fn time_of(line: &LogLine<'_>) -> Timestamp {
     line.time.parse().unwrap_or_default()
 }
 
-fn is_wanted(query: &LogQuery, line: &LogLine<'_>) -> bool {
+fn is_wanted(query: &LogQuery, text: Option<&Finder<'_>>, line: &LogLine<'_>) -> bool {
     let time = time_of(line);
-    let holds = |text: &String| {
-        let text = text.as_bytes();
-        text.is_empty() || line.text.windows(text.len()).any(|window| window == text)
-    };
     query.since.is_none_or(|since| time >= since)
         && query.until.is_none_or(|until| time <= until)
-        && query.grep.as_ref().is_none_or(holds)
+        && text.is_none_or(|text| text.find(line.text).is_some())
 }
 
 #[cfg(test)]
@@ -95,11 +94,11 @@ mod tests {
             (None, None, Some("B"), false),
             (at(6), None, Some("b"), false),
         ] {
-            let grep = grep.map(str::to_owned);
-            let query = LogQuery { since, until, grep, ..LogQuery::default() };
+            let (query, text) =
+                (LogQuery { since, until, ..LogQuery::default() }, grep.map(Finder::new));
             let (time, stream) = (Timestamp::from_millis(5).to_string(), LogStream::Stdout);
             let line = LogLine { time: &time, stream, partial: false, text: b"a b c d" };
-            assert_eq!(is_wanted(&query, &line), want, "{query:?}");
+            assert_eq!(is_wanted(&query, text.as_ref(), &line), want, "{query:?} {grep:?}");
         }
     }
 }

@@ -103,9 +103,11 @@ async fn serve(control: Control, host: Arc<Host>, request: StreamRequest) {
     };
     let output = Output(sender);
     let answer = answer(&host, request, &output, &mut from_client);
+    // A side that waits for its container to read does not look at what comes from the client.
     let end = tokio::select! {
         end = answer => end,
         () = output.keep_alive() => return,
+        () = output.0.closed() => return,
     };
     let _ = output.send(&Frame::End(end)).await;
     // The control plane ends the request when it has passed the last frame on.

@@ -258,7 +258,8 @@ fn gone(state: &State, node: &NodeId, report: &NodeReport) -> Vec<ReportedTask> 
     .collect()
 }
 
-/// A node is believed about its tasks, but not at any length.
+/// A node is believed about its tasks, but not at any length, and in one line for each reason: what
+/// stands in the next one is advice of ours.
 fn clip(status: &mut TaskStatus) {
     status.containers.truncate(TaskDefinition::CONTAINERS_MAX);
     let reasons = status.containers.iter_mut().map(|container| {
@@ -271,6 +272,34 @@ fn clip(status: &mut TaskStatus) {
         if reason.len() > REASON_BYTES_MAX {
             reason.truncate(end.unwrap_or_default());
             reason.push('…');
+        }
+        if reason.contains(char::is_control) {
+            *reason = reason.replace(char::is_control, " ");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_node_says_of_a_task_is_one_short_line() {
+        let long = "é".repeat(REASON_BYTES_MAX);
+        for (said, want) in [
+            ("no memory", "no memory".to_owned()),
+            ("a\n    to change it: b\u{1b}[2J", "a     to change it: b [2J".to_owned()),
+            (&long, format!("{}…", "é".repeat(REASON_BYTES_MAX / 2))),
+        ] {
+            let mut status = TaskStatus {
+                phase: TaskPhase::Stopped,
+                reason: Some(said.to_owned()),
+                ready: None,
+                host: None,
+                containers: Vec::new(),
+            };
+            clip(&mut status);
+            assert_eq!(status.reason, Some(want), "{said:.20}");
         }
     }
 }

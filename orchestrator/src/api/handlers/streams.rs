@@ -4,7 +4,7 @@ use http::StatusCode;
 use net::FrameReader;
 use spec::{
     ContainerName, ExecProgram, Frame, LogQuery, NodeCondition, NodeId, ParseError, StreamAsk,
-    StreamRequest, StreamRequests, TaskId, TaskPhase, Timestamp, wire,
+    StreamRequest, StreamRequests, TaskId, TaskPhase, Tenant, Timestamp, wire,
 };
 use tokio::time::timeout;
 
@@ -14,7 +14,7 @@ use crate::{
         error::ApiError,
         principal::Principal,
         query,
-        streams::{self, Client},
+        streams::{self, Client, Rights, StreamPermit},
     },
     limits::{BODY_TIME_MAX, POLL_TIME_MAX, STREAM_TEXT_BYTES_MAX},
     plan::Subject,
@@ -52,14 +52,18 @@ pub(crate) async fn logs(call: Call) -> Result<Reply, ApiError> {
         until: time("until")?,
         grep,
     };
-    begin(call, StreamAsk::Logs(query), None).await
+    let place = Place::of(&call).await?;
+    begin(call, place, StreamAsk::Logs(query), None).await
 }
 
 pub(crate) async fn stats(call: Call) -> Result<Reply, ApiError> {
-    begin(call, StreamAsk::Stats, None).await
+    let place = Place::of(&call).await?;
+    begin(call, place, StreamAsk::Stats, None).await
 }
 
 pub(crate) async fn exec(mut call: Call) -> Result<Reply, ApiError> {
+    // Before a byte of its body is held: the first frame is large, and in no other budget.
+    let place = Place::of(&call).await?;
     let mut frames = FrameReader::new(call.stream()?);
     let first = timeout(BODY_TIME_MAX, frames.next()).await;
     let Ok(Ok(Some(Frame::Program(program)))) = first else {
@@ -67,7 +71,7 @@ pub(crate) async fn exec(mut call: Call) -> Result<Reply, ApiError> {
         return Err(ApiError::invalid(message));
     };
     check(&program)?;
-    begin(call, StreamAsk::Exec(program), Some(frames)).await
+    begin(call, place, StreamAsk::Exec(program), Some(frames)).await
 }
 
 fn check(program: &ExecProgram) -> Result<(), ApiError> {
@@ -87,8 +91,9 @@ pub(crate) async fn forward(mut call: Call) -> Result<Reply, ApiError> {
     let port =
         call.query("port").and_then(|text| text.parse::<u16>().ok()).filter(|port| *port > 0);
     let port = port.ok_or_else(|| ApiError::invalid("`port` is 1 to 65535"))?;
+    let place = Place::of(&call).await?;
     let frames = FrameReader::new(call.stream()?);
-    begin(call, StreamAsk::Forward(port), Some(frames)).await
+    begin(call, place, StreamAsk::Forward(port), Some(frames)).await
 }
 
 fn flag(call: &Call, name: &str) -> Result<bool, ApiError> {
@@ -99,17 +104,41 @@ fn flag(call: &Call, name: &str) -> Result<bool, ApiError> {
     }
 }
 
-async fn begin(call: Call, ask: StreamAsk, frames: Option<FrameReader>) -> Result<Reply, ApiError> {
-    let (tenant, task) = (call.tenant()?.clone(), call.param::<TaskId>("task")?);
-    let stored: Stored<TaskRecord> = call.find(keys::task(&tenant, &task), "task", &task).await?;
-    let container = container(&call, &stored.value)?;
-    let node = node_of(&call, &stored.value)?;
+/// Where a stream leads, and the room for it.
+struct Place {
+    tenant: Tenant,
+    task: TaskId,
+    container: ContainerName,
+    node: NodeId,
+    permit: StreamPermit,
+}
+
+impl Place {
+    async fn of(call: &Call) -> Result<Self, ApiError> {
+        let (tenant, task) = (call.tenant()?.clone(), call.param::<TaskId>("task")?);
+        let key = keys::task(&tenant, &task);
+        let stored: Stored<TaskRecord> = call.find(key, "task", &task).await?;
+        let container = container(call, &stored.value)?;
+        let (node, owner) = node_of(call, &stored.value)?;
+        let permit = call.api.streams.admit(&tenant, &node, owner.as_ref())?;
+        Ok(Self { tenant, task, container, node, permit })
+    }
+}
+
+async fn begin(
+    call: Call,
+    place: Place,
+    ask: StreamAsk,
+    frames: Option<FrameReader>,
+) -> Result<Reply, ApiError> {
+    let Place { tenant, task, container, node, permit } = place;
     let streams = &call.api.streams;
-    let permit = streams.admit(&tenant, &node)?;
     let id = tokens::random_hex();
     let request = StreamRequest { id, tenant: tenant.clone(), task, container, ask };
     let side = streams.ask(&node, request).await?;
-    let client = Client { tenant, frames, permit };
+    let (state, principal) = (call.api.state.clone(), call.principal.clone());
+    let rights = Rights { state, principal, node: node.clone() };
+    let client = Client { tenant, frames, permit, rights };
     Ok(Reply::stream(streams::begin(streams, &node, side, client).await?))
 }
 
@@ -146,8 +175,8 @@ fn container(call: &Call, record: &TaskRecord) -> Result<ContainerName, ApiError
     }
 }
 
-/// The node that has the task, if it can be asked.
-fn node_of(call: &Call, record: &TaskRecord) -> Result<NodeId, ApiError> {
+/// The node that has the task, if it can be asked, and the tenant that owns it.
+fn node_of(call: &Call, record: &TaskRecord) -> Result<(NodeId, Option<Tenant>), ApiError> {
     let id = record.id();
     let Some(node) = record.task.spec.node.clone() else {
         let why = match record.task.status.phase {
@@ -160,12 +189,13 @@ fn node_of(call: &Call, record: &TaskRecord) -> Result<NodeId, ApiError> {
         let message = format!("task `{id}` was placed on no node{why}");
         return Err(ApiError::new(StatusCode::CONFLICT, "not-placed", message));
     };
-    if !call.state().model().nodes.contains_key(&node) {
+    let owner = call.state().model().nodes.get(&node).map(|record| record.tenant.clone());
+    let Some(owner) = owner else {
         let message = format!("node `{node}`, which had task `{id}`, was removed");
         return Err(ApiError::new(StatusCode::NOT_FOUND, "not-found", message));
-    }
+    };
     match call.state().reports.node(&node).condition {
-        NodeCondition::Ready | NodeCondition::Suspect => Ok(node),
+        NodeCondition::Ready | NodeCondition::Suspect => Ok((node, owner)),
         NodeCondition::Disconnected => {
             let message = format!("node `{node}`, which has task `{id}`, is disconnected");
             Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "node-disconnected", message)

@@ -4,6 +4,7 @@
 //! with a request of its own, and what either side sends is passed on here, frame by frame.
 
 mod pace; // bytes per second of one tenant
+mod rights; // what must be so for as long as a stream goes on
 mod relay; // the frames of one stream, both ways
 
 use std::{
@@ -23,16 +24,21 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::error::ApiError;
 use crate::limits::{
     STREAM_ANSWER_TIME_MAX, STREAMS_END_TIME_MAX, STREAMS_MAX, STREAMS_PER_NODE_MAX,
-    STREAMS_PER_TENANT_MAX,
+    STREAMS_PER_POOL_NODE_MAX, STREAMS_PER_TENANT_MAX,
 };
 use pace::Paces;
-pub(crate) use relay::{Client, begin};
+pub(crate) use {
+    relay::{Client, begin},
+    rights::Rights,
+};
 
 /// Every stream, and those that nodes are still to take up.
 pub(crate) struct Streams {
     nodes: Mutex<BTreeMap<NodeId, Waiting>>,
     tenants: ConnectionLimits<Tenant>,
     each_node: ConnectionLimits<NodeId>,
+    /// Of tenants with nodes that are not their own.
+    pool_shares: ConnectionLimits<(NodeId, Tenant)>,
     paces: Paces,
     relays: TaskTracker,
     closing: CancellationToken,
@@ -57,7 +63,11 @@ pub(crate) struct NodeSide {
 /// The right of one stream to be there.
 #[derive(Debug)]
 #[expect(dead_code, reason = "held, not read")]
-pub(crate) struct StreamPermit(ConnectionPermit<Tenant>, ConnectionPermit<NodeId>);
+pub(crate) struct StreamPermit(
+    ConnectionPermit<Tenant>,
+    Option<ConnectionPermit<(NodeId, Tenant)>>,
+    ConnectionPermit<NodeId>,
+);
 
 impl Streams {
     pub fn new() -> Self {
@@ -65,14 +75,21 @@ impl Streams {
             nodes: Mutex::default(),
             tenants: ConnectionLimits::new(STREAMS_MAX, STREAMS_PER_TENANT_MAX),
             each_node: ConnectionLimits::new(STREAMS_MAX, STREAMS_PER_NODE_MAX),
+            pool_shares: ConnectionLimits::new(STREAMS_MAX, STREAMS_PER_POOL_NODE_MAX),
             paces: Paces::default(),
             relays: TaskTracker::new(),
             closing: CancellationToken::new(),
         }
     }
 
-    /// Room for one more stream of `tenant` with `node`.
-    pub fn admit(&self, tenant: &Tenant, node: &NodeId) -> Result<StreamPermit, ApiError> {
+    /// Room for one more stream of `tenant` with `node`, which `owner` has; nothing for one of the
+    /// pool alone.
+    pub fn admit(
+        &self,
+        tenant: &Tenant,
+        node: &NodeId,
+        owner: Option<&Tenant>,
+    ) -> Result<StreamPermit, ApiError> {
         let busy = |message: String| {
             ApiError::new(StatusCode::TOO_MANY_REQUESTS, "streams", message)
                 .hint("end one of them, or try again in a few seconds")
@@ -82,10 +99,23 @@ impl Streams {
                 "tenant `{tenant}` has {STREAMS_PER_TENANT_MAX} streams, the most at once"
             ))
         })?;
+        let share = match owner == Some(tenant) {
+            true => None,
+            false => {
+                let key = (node.clone(), tenant.clone());
+                let share = self.pool_shares.try_admit(key).ok_or_else(|| {
+                    busy(format!(
+                        "tenant `{tenant}` has {STREAMS_PER_POOL_NODE_MAX} streams with node \
+                         `{node}` of the pool, the most at once"
+                    ))
+                })?;
+                Some(share)
+            }
+        };
         let of_node = self.each_node.try_admit(node.clone()).ok_or_else(|| {
             busy(format!("node `{node}` has {STREAMS_PER_NODE_MAX} streams, the most at once"))
         })?;
-        Ok(StreamPermit(own, of_node))
+        Ok(StreamPermit(own, share, of_node))
     }
 
     /// Asks `node` for a stream, and waits until it takes it up.
@@ -173,7 +203,8 @@ mod tests {
     fn a_tenant_and_a_node_have_their_number_of_streams() {
         let (streams, tenant) = (Streams::new(), |name: &str| name.parse::<Tenant>().unwrap());
         let node = |number: usize| format!("n{number}").parse::<NodeId>().unwrap();
-        let admit = |name: &str, at: usize| streams.admit(&tenant(name), &node(at));
+        let owner = tenant("acme");
+        let admit = |name: &str, at: usize| streams.admit(&tenant(name), &node(at), Some(&owner));
         let held: Vec<_> = (0..STREAMS_PER_TENANT_MAX).map(|at| admit("acme", at % 4)).collect();
         assert!(held.iter().all(Result::is_ok));
         let refused = admit("acme", 9).unwrap_err();
@@ -185,7 +216,14 @@ mod tests {
         let held: Vec<_> = (0..STREAMS_PER_NODE_MAX).map(|_| admit("acme", 7)).collect();
         assert!(held.iter().all(Result::is_ok));
         let said = admit("other", 7).unwrap_err().fault.message;
-        assert_eq!(said, "node `n7` has 48 streams, the most at once");
+        assert_eq!(said, "node `n7` has 64 streams, the most at once");
+        drop(held);
+        let held: Vec<_> = (0..STREAMS_PER_POOL_NODE_MAX).map(|_| admit("other", 7)).collect();
+        assert!(held.iter().all(Result::is_ok));
+        let said = admit("other", 7).unwrap_err().fault.message;
+        let want = "tenant `other` has 48 streams with node `n7` of the pool, the most at once";
+        assert_eq!(said, want);
+        admit("third", 7).expect("one tenant does not take a node of the pool for itself");
     }
 
     #[tokio::test]

@@ -8,10 +8,13 @@ use net::{FrameBody, FrameReader, FrameSender};
 use spec::{Frame, NodeId, StreamEnd, Tenant, wire::Fault};
 use tokio::time::{Instant, interval, timeout};
 
-use super::{NodeSide, StreamPermit, Streams, pace::Pace};
+use super::{NodeSide, Rights, StreamPermit, Streams, pace::Pace};
 use crate::{
     api::error::ApiError,
-    limits::{STREAM_ALIVE_EVERY, STREAM_IDLE_MAX, STREAM_LAST_WORD_TIME_MAX, STREAM_SILENCE_MAX},
+    limits::{
+        STREAM_ALIVE_EVERY, STREAM_BEGIN_TIME_MAX, STREAM_IDLE_MAX, STREAM_LAST_WORD_TIME_MAX,
+        STREAM_SILENCE_MAX,
+    },
 };
 
 /// Small frames travel together, as far as this.
@@ -23,6 +26,7 @@ pub(crate) struct Client {
     /// What it sends, if it sends anything.
     pub frames: Option<FrameReader>,
     pub permit: StreamPermit,
+    pub rights: Rights,
 }
 
 /// Begins to pass frames on, once the node has begun. What the client reads.
@@ -35,13 +39,8 @@ pub(crate) async fn begin(
     mut side: NodeSide,
     client: Client,
 ) -> Result<FrameBody, ApiError> {
-    let first = loop {
-        match next(&mut side, node).await {
-            Ok(whole) if is_alive(&whole) => {}
-            Ok(whole) => break whole,
-            Err(fault) => return Err(refused(fault)),
-        }
-    };
+    let begun = timeout(STREAM_BEGIN_TIME_MAX, first(&mut side, node)).await;
+    let first = begun.unwrap_or_else(|_| Err(late(node))).map_err(refused)?;
     if let Ok(Frame::End(StreamEnd { exit_code: None, fault: Some(fault) })) = Frame::decode(&first)
     {
         return Err(refused(fault));
@@ -56,7 +55,7 @@ pub(crate) async fn begin(
     };
     let closing = streams.closing.clone();
     streams.relays.spawn(async move {
-        let Client { frames, permit, .. } = client;
+        let Client { frames, permit, rights, .. } = client;
         let end = tokio::select! {
             biased;
             () = closing.cancelled() => Some(ending()),
@@ -64,6 +63,7 @@ pub(crate) async fn begin(
             () = relay.up(frames) => None,
             () = relay.to_client.closed() => None,
             end = relay.watch() => Some(end),
+            end = rights.lapsed() => Some(end),
         };
         if let Some(fault) = end {
             let end = Frame::End(StreamEnd { exit_code: None, fault: Some(fault) });
@@ -143,6 +143,22 @@ impl Relay {
     }
 }
 
+/// With what the node begins.
+async fn first(side: &mut NodeSide, node: &NodeId) -> Result<Vec<u8>, Fault> {
+    loop {
+        let whole = next(side, node).await?;
+        if !is_alive(&whole) {
+            return Ok(whole);
+        }
+    }
+}
+
+fn late(node: &NodeId) -> Fault {
+    let minutes = STREAM_BEGIN_TIME_MAX.as_secs() / 60;
+    let message = format!("node `{node}` did not begin the stream in {minutes} minutes");
+    fault("node-silent", message, "see how it is: margay node ls; and begin again")
+}
+
 /// The next frame of the node; why there is none.
 async fn next(side: &mut NodeSide, node: &NodeId) -> Result<Vec<u8>, Fault> {
     match timeout(STREAM_SILENCE_MAX, side.frames.next_whole()).await {
@@ -159,7 +175,7 @@ fn ending() -> Fault {
     fault("ending", message, "begin it again when it is back")
 }
 
-fn fault(code: &str, message: String, hint: &str) -> Fault {
+pub(super) fn fault(code: &str, message: String, hint: &str) -> Fault {
     Fault { code: code.to_owned(), message, hint: Some(hint.to_owned()) }
 }
 
@@ -169,6 +185,7 @@ fn refused(fault: Fault) -> ApiError {
         "not-found" => StatusCode::NOT_FOUND,
         "invalid" => StatusCode::BAD_REQUEST,
         "node-lost" => StatusCode::BAD_GATEWAY,
+        "node-silent" => StatusCode::GATEWAY_TIMEOUT,
         _ => StatusCode::CONFLICT,
     };
     let Fault { code, message, hint } = fault;
