@@ -91,8 +91,8 @@ impl Copied {
         Ok(utimensat(to, name, &times(&stat), AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
-    /// A container that runs may have the volume too, and put a link in the place of a name: what is
-    /// changed is what was opened, if it is a pipe.
+    /// A container that runs may have the volume too, and put a link in the place of a name: what
+    /// is changed is what was opened, if it is a pipe.
     fn pipe(&self, to: &OwnedFd, name: &CStr, stat: &Stat) -> io::Result<()> {
         mknodat(to, name, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -8,7 +8,7 @@ use net::{FrameBody, FrameReader, FrameSender};
 use spec::{Frame, NodeId, StreamEnd, Tenant, wire::Fault};
 use tokio::time::{Instant, interval, timeout};
 
-use super::{NodeSide, Rights, StreamPermit, Streams, pace::Pace};
+use super::{NodeSide, Rights, StreamPermit, Streams, pace::Pace, rights::fault};
 use crate::{
     api::error::ApiError,
     limits::{
@@ -173,10 +173,6 @@ async fn next(side: &mut NodeSide, node: &NodeId) -> Result<Vec<u8>, Fault> {
 fn ending() -> Fault {
     let message = "the control plane is ending: the stream broke off".to_owned();
     fault("ending", message, "begin it again when it is back")
-}
-
-pub(super) fn fault(code: &str, message: String, hint: &str) -> Fault {
-    Fault { code: code.to_owned(), message, hint: Some(hint.to_owned()) }
 }
 
 /// What a node has said in place of a stream.

@@ -3,7 +3,6 @@ use std::sync::Arc;
 use spec::{CredentialName, NodeId, Tenant, wire::Fault};
 use tokio::time::{interval, timeout};
 
-use super::relay::fault;
 use crate::{
     api::principal::Principal,
     limits::STREAM_CHECKED_EVERY,
@@ -58,6 +57,11 @@ impl Rights {
         let record = stored.map(|stored| stored.value);
         Ok(record.is_some_and(|record| record.serial == serial && record.is_valid(now())))
     }
+}
+
+/// Why a stream ends.
+pub(super) fn fault(code: &str, message: String, hint: &str) -> Fault {
+    Fault { code: code.to_owned(), message, hint: Some(hint.to_owned()) }
 }
 
 fn ended(credential: &CredentialName) -> Fault {
