@@ -66,6 +66,12 @@ pub(crate) const RESTARTS_UNREADY_MAX: u32 = 2;
 pub(crate) const RATE_WINDOW: Duration = Duration::from_secs(15);
 /// And over no less: what a program does while it starts says little.
 pub(crate) const RATE_WINDOW_MIN: Duration = Duration::from_secs(10);
+/// Requests of a deployment that fail before it fails for them: one page that was broken before is
+/// asked for a few times by one visitor.
+pub(crate) const FAILED_REQUESTS_MIN: u64 = 5;
+/// What was counted of a task that its node reports no more: an ingress that begins anew is back
+/// sooner.
+pub(crate) const COUNTED_KEPT_FOR: Duration = Duration::from_secs(60);
 /// Deployments of a service that are kept, as Kubernetes keeps revisions. The one to go back to is
 /// kept besides.
 pub(crate) const DEPLOYMENTS_KEPT_MAX: usize = 10;

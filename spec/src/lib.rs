@@ -56,7 +56,9 @@ pub use definition::{
     VolumeClaim,
 };
 pub use dependency::{ContainerDependency, DependencyCondition};
-pub use deployment::{Deployment, DeploymentSettings, DeploymentState, ServiceEvent};
+pub use deployment::{
+    Deployment, DeploymentSettings, DeploymentState, DeploymentStrategy, ServiceEvent, TrafficShare,
+};
 pub use digest::{Algorithm, Digest, Hasher};
 pub use explanation::{EventList, EventSubject, Explanation, ExplanationCause, ObjectEvent};
 pub use health::HealthProbe;

@@ -65,6 +65,13 @@ pub struct RouteSettings {
     /// Requests that each ingress takes from one client.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimit>,
+    /// The share of the requests, in percent, that its newest backends have; the others have the
+    /// rest. All backends are alike when left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub newest_percent: Option<u32>,
+    /// Whether the control plane is told what each backend was asked.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub counted: bool,
 }
 
 /// The services that answer for some paths of a host.

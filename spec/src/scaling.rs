@@ -95,6 +95,14 @@ impl Scaling {
         last.map_or((self.min, self.max), |last| (last.min, last.max))
     }
 
+    /// Whether it depends on what clients ask.
+    pub fn follows_requests(&self) -> bool {
+        self.targets.iter().any(|target| match target.metric {
+            ScalingMetric::Requests | ScalingMetric::Concurrency => true,
+            ScalingMetric::Cpu | ScalingMetric::Memory => false,
+        })
+    }
+
     /// The most replicas that it may ever ask for.
     pub fn most(&self) -> u32 {
         self.schedules
@@ -121,7 +129,7 @@ fn check_bounds(min: u32, max: u32) -> Result<(), ParseError> {
 }
 
 /// What each replica should be loaded with: `cpu=60` and `memory=70` in percent of what it
-/// reserves, `requests=100` in requests each second.
+/// reserves, `requests=100` in requests each second, `concurrency=20` in requests at one time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ScalingTarget {
     /// What is measured.
@@ -139,11 +147,17 @@ pub enum ScalingMetric {
     Memory,
     /// Requests answered each second.
     Requests,
+    /// Requests under way at one time, as the ingresses see them.
+    Concurrency,
 }
 
 impl ScalingMetric {
-    const ALL: [(&'static str, Self); 3] =
-        [("cpu", Self::Cpu), ("memory", Self::Memory), ("requests", Self::Requests)];
+    const ALL: [(&'static str, Self); 4] = [
+        ("cpu", Self::Cpu),
+        ("memory", Self::Memory),
+        ("requests", Self::Requests),
+        ("concurrency", Self::Concurrency),
+    ];
 }
 
 impl fmt::Display for ScalingTarget {
@@ -157,7 +171,8 @@ impl FromStr for ScalingTarget {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let rule = "is not a target: use cpu=PERCENT, memory=PERCENT or requests=PER_SECOND";
+        let rule = "is not a target: use cpu=PERCENT, memory=PERCENT, requests=PER_SECOND or \
+                    concurrency=REQUESTS";
         let wrong = || ParseError::about(text, rule);
         let (name, value) = text.split_once('=').ok_or_else(wrong)?;
         let metric = ScalingMetric::ALL.iter().find(|(known, _)| *known == name);
@@ -165,7 +180,7 @@ impl FromStr for ScalingTarget {
         let value = value.trim_end_matches('%').parse().map_err(|_| wrong())?;
         let most = match metric {
             ScalingMetric::Cpu | ScalingMetric::Memory => 1000,
-            ScalingMetric::Requests => 1_000_000,
+            ScalingMetric::Requests | ScalingMetric::Concurrency => 1_000_000,
         };
         match (1..=most).contains(&value) {
             true => Ok(Self { metric: *metric, value }),
@@ -176,7 +191,7 @@ impl FromStr for ScalingTarget {
 
 written_as_text!(
     ScalingTarget,
-    "`cpu=PERCENT`, `memory=PERCENT` or `requests=PER_SECOND`.",
+    "`cpu=PERCENT`, `memory=PERCENT`, `requests=PER_SECOND` or `concurrency=REQUESTS`.",
     "cpu=60"
 );
 
@@ -319,7 +334,7 @@ mod tests {
             assert_eq!(parsed.to_string(), want, "{text}");
             assert_eq!(want.parse::<ScalingSchedule>().unwrap(), parsed);
         }
-        for text in ["cpu=60", "memory=70", "requests=100"] {
+        for text in ["cpu=60", "memory=70", "requests=100", "concurrency=20"] {
             assert_eq!(text.parse::<ScalingTarget>().unwrap().to_string(), text);
         }
         for (text, want) in [

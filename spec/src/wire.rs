@@ -217,6 +217,18 @@ pub struct NodeReport {
     pub tasks: Vec<ReportedTask>,
 }
 
+/// Requests that the ingress of a node handed to one task there since it began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RequestCounts {
+    /// Requests that it answered, or lost.
+    pub requests: u64,
+    /// Of these, those that were answered with 5XX or not at all.
+    pub failed_requests: u64,
+    /// Requests under way, multiplied by the time that they were, in milliseconds.
+    pub in_flight_ms: u64,
+}
+
 /// The observed state of one task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -227,6 +239,9 @@ pub struct ReportedTask {
     pub id: TaskId,
     /// Its phase and containers.
     pub status: TaskStatus,
+    /// What it was asked, where its route has that counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests: Option<RequestCounts>,
 }
 
 /// The backends of each host name. An ingress keeps its last table when the control plane is gone.
@@ -273,6 +288,9 @@ pub struct Backend {
     pub task: TaskId,
     /// The port that its container listens on.
     pub container_port: u16,
+    /// Whether it is of the revision that requests go over to, in shares.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub newest: bool,
 }
 
 /// Why a request was refused: a code for programs, a sentence for users, and what to try next.

@@ -26,6 +26,7 @@ mod up; // a platform for a journey
 mod platform; // up, cluster, task, service, ingress, and processes that are killed
 mod down; // the end of a platform, by another command
 mod rollouts; // another revision under load, and replicas that freeze
+mod traffic; // requests that go over to another revision in shares
 mod services; // waited for, shown, and runs that are changed
 mod anywhere; // logs, programs and connections of tasks on any node, with a credential alone
 mod hosts; // names of services and tasks

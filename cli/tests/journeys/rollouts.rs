@@ -19,11 +19,11 @@ use crate::{
     up::{Up, push_probe},
 };
 
-const CLUSTER: [&str; 2] = ["--cluster", "main"];
-const WEB: &str = "web.main.localhost";
+pub const CLUSTER: [&str; 2] = ["--cluster", "main"];
+pub const WEB: &str = "web.main.localhost";
 
 /// Clients that keep their connections, half of which send a body that the program does not read.
-struct Clients {
+pub struct Clients {
     stop: Arc<AtomicBool>,
     served: Arc<AtomicU64>,
     /// What was answered instead of 200.
@@ -34,7 +34,7 @@ struct Clients {
 }
 
 impl Clients {
-    fn of(up: &Up, host: &'static str) -> Self {
+    pub fn of(up: &Up, host: &'static str) -> Self {
         let mut clients = Self {
             stop: Arc::default(),
             served: Arc::default(),
@@ -63,7 +63,7 @@ impl Clients {
         clients
     }
 
-    fn served_more(&self, count: u64) {
+    pub fn served_more(&self, count: u64) {
         let before = self.served.load(Ordering::Relaxed);
         eventually("requests are served", || {
             (self.served.load(Ordering::Relaxed) > before + count).then_some(())
@@ -71,7 +71,7 @@ impl Clients {
     }
 
     /// Ends them. Not one request may have failed.
-    fn end(self) -> Duration {
+    pub fn end(self) -> Duration {
         self.stop.store(true, Ordering::Relaxed);
         self.threads.into_iter().for_each(|thread| thread.join().expect("a client"));
         let failed = self.failed.lock().expect("no panic");
@@ -125,7 +125,7 @@ fn ask(
 }
 
 /// A platform with the images of the two probes, and the good revision of `web` as a service.
-fn serve_web(stage: &Stage, up: &Up, count: u32) {
+pub fn serve_web(stage: &Stage, up: &Up, count: u32) {
     stage.margay(["login", "-u", "me", &up.registry]).ok();
     for program in ["probe-http", "probe-cli"] {
         push_probe(stage, up, program);
@@ -139,7 +139,7 @@ fn serve_web(stage: &Stage, up: &Up, count: u32) {
 }
 
 /// The next revision of `web`, with `more` in its container.
-fn register(stage: &Stage, program: &str, more: &str) -> String {
+pub fn register(stage: &Stage, program: &str, more: &str) -> String {
     let definition = format!(
         "family = \"web\"\n[[containers]]\nname = \"app\"\nimage = \"{program}:v1\"\n\
          cpu_millis = 50\nports = [{{ container_port = 80 }}]\n{more}\n"
@@ -148,12 +148,12 @@ fn register(stage: &Stage, program: &str, more: &str) -> String {
     stage.margay(["task", "register", &file]).ok().trim().to_owned()
 }
 
-fn update(stage: &Stage, revision: &str, more: &[&str]) -> Said {
+pub fn update(stage: &Stage, revision: &str, more: &[&str]) -> Said {
     let update = ["service", "update", "web", "--task", revision];
     stage.margay([&update[..], &CLUSTER, more].concat())
 }
 
-fn service(stage: &Stage) -> Value {
+pub fn service(stage: &Stage) -> Value {
     let shown = stage.margay([&["service", "inspect", "web"], &CLUSTER[..]].concat()).ok();
     serde_json::from_str::<Value>(&shown).expect("JSON")[0].clone()
 }
@@ -164,7 +164,7 @@ fn until_ready(stage: &Stage, count: u64) {
     });
 }
 
-const HASTY: &str = "interval_ms = 100, timeout_ms = 500, start_period_ms = 0, retries = 1";
+pub const HASTY: &str = "interval_ms = 100, timeout_ms = 500, start_period_ms = 0, retries = 1";
 
 #[test]
 fn bad_revisions_are_rolled_back_and_no_request_fails() {

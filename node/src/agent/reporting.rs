@@ -1,10 +1,10 @@
 //! What is seen and what was used, on its way to the control plane.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use spec::{
     UsageBatch,
-    wire::{self, DesiredSet, NodeReport, ReportedTask, UsageTaken},
+    wire::{self, DesiredSet, NodeReport, ReportedTask, RequestCounts, UsageTaken},
 };
 use tokio::{
     sync::watch,
@@ -13,10 +13,14 @@ use tokio::{
 
 use super::{
     control::RETRY_AFTER,
+    converge::TaskKey,
     limits::{GATHER_FOR, HEARTBEAT_EVERY, MEASURE_EVERY},
     process::Agent,
 };
-use crate::error::{Error, Result, chain};
+use crate::{
+    error::{Error, Result, chain},
+    ingress::counted_requests,
+};
 
 impl Agent {
     /// Says what is seen: at every change, and as a heartbeat.
@@ -48,11 +52,16 @@ impl Agent {
     }
 
     fn node_report(&self, seq: u64, revision: i64) -> NodeReport {
+        // A file of a few kilobytes of this machine, in memory as a rule.
+        let counted = counted_requests(&self.host.ingress).unwrap_or_default();
+        let counted = counted.into_iter().map(|(tenant, task, counts)| ((tenant, task), counts));
+        let counted: BTreeMap<TaskKey, RequestCounts> = counted.collect();
         let tasks = self.tasks();
-        let tasks = tasks.iter().map(|((tenant, id), task)| ReportedTask {
-            tenant: tenant.clone(),
-            id: id.clone(),
+        let tasks = tasks.iter().map(|(key, task)| ReportedTask {
+            tenant: key.0.clone(),
+            id: key.1.clone(),
             status: task.status(),
+            requests: counted.get(key).copied(),
         });
         NodeReport {
             version: wire::VERSION,

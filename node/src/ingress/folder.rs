@@ -65,6 +65,11 @@ impl IngressFolder {
         self.0.join("routes.json")
     }
 
+    /// What the ingress counts. It is opened before the ingress gives up its rights.
+    pub fn counts_file(&self) -> PathBuf {
+        self.0.join("counts.json")
+    }
+
     pub fn identity_file(&self) -> PathBuf {
         self.0.join("ingress.json")
     }

@@ -156,7 +156,7 @@ impl Forwarder {
         loop {
             let service = self.service(wanted, number)?;
             let times = self.times_of(&service);
-            let replicas = self.routes.candidates(&service, wanted);
+            let replicas = self.routes.candidates(&service, wanted, number);
             let replicas = replicas.ok_or_else(|| GatewayError::no_route(host))?;
             why = match wanted.arrival {
                 Arrival::Client => GatewayError::starting(host),
@@ -167,7 +167,16 @@ impl Forwarder {
                 // Only for another one that may do better, and where nothing is done twice.
                 let mut rest = replicas[index + 1..].iter();
                 let may_leave = again.is_some() && rest.any(|other| !other.answering.is_ejected());
-                match self.attempt(replica, times, request, may_leave).await {
+                let attempt = self.attempt(replica, times, request, may_leave).await;
+                match &attempt {
+                    Attempt::Answered(response, _) => replica.counts.answered(response.status()),
+                    Attempt::NotSent(..) => {}
+                    Attempt::Lost(_)
+                    | Attempt::Ejected
+                    | Attempt::StoppedAnswering
+                    | Attempt::TooSlow => replica.counts.lost(),
+                }
+                match attempt {
                     Attempt::Answered(response, lease) => {
                         replica.answering.answered();
                         let response = relay(response, lease, in_flight, times.idle)?;

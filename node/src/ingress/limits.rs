@@ -75,6 +75,12 @@ pub(super) const DESCRIPTORS_WANTED: u64 =
 
 /// Clients of one service whose requests are counted at one time: some 5 MB.
 pub(super) const RATE_CLIENTS_MAX: usize = 65_536;
+/// Between two looks at the requests that are under way: several within the time of a page.
+pub(super) const SAMPLED_EVERY: Duration = Duration::from_millis(100);
+/// Between two writes of what was counted: the agent reports every three seconds.
+pub(super) const COUNTED_EVERY: Duration = Duration::from_secs(1);
+/// Of the file with these counts: some 10,000 replicas.
+pub(super) const COUNTED_BYTES_MAX: u64 = 4 << 20;
 /// What an ingress waits for a replica beyond what the replica itself gives a request: its own
 /// answer says more.
 pub(super) const BEYOND_THE_REPLICA: Duration = Duration::from_secs(5);

@@ -2,9 +2,9 @@
 //!
 //! A process of its own without privileges: it keeps serving with the last route table when the
 //! agent and the control plane are gone, and an attacker that takes it over finds sockets of tasks
-//! that are open to the world anyway. It shares three things with the agent, all files in one
-//! folder: `routes.json`, `ingress.json` (a certificate that proves nothing to the control plane)
-//! and `sockets/`.
+//! that are open to the world anyway. It shares four things with the agent, all files in one
+//! folder: `routes.json`, `ingress.json` (a certificate that proves nothing to the control plane),
+//! `sockets/`, and `counts.json`, the only one that it writes.
 //!
 //! What comes in is read, judged and written anew; no byte is passed on as it came. Absent on
 //! purpose: HTTP/2 towards clients, WebSockets, and any knowledge of what a task is.
@@ -13,6 +13,7 @@ mod limits; // how much and how long, with the reasons
 
 mod folder; // what the agent and the ingress share on disk
 mod answering; // whether a replica answers
+mod counts; // what a replica was asked
 mod split; // requests shared by weights
 mod rate; // how many requests a client may make
 mod path; // a path as routes see it
@@ -26,6 +27,7 @@ mod peer_tls; // certificates towards other nodes, as they are now
 mod upstream; // connections to replicas, kept while they live
 mod ejection; // replicas that do not answer are left out
 mod response_body; // a response on its way back, and what it frees at its end
+mod counted; // what replicas were asked, on its way to the control plane
 mod forward; // one request, from its arrival to its response
 mod error; // responses of the ingress itself, in plain text
 mod server; // listeners, connections, drain
@@ -36,6 +38,7 @@ pub use limits::Limits;
 pub use process::{IngressConfig, keep_certificate, run};
 pub use server::{Front, Listeners, serve};
 
+pub(crate) use counted::read as counted_requests;
 pub(crate) use folder::{IngressFolder, Shared};
 
 #[cfg(test)]

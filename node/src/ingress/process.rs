@@ -4,6 +4,7 @@ use net::{TrustedProxies, tls::CertificateFiles};
 use sandbox::{Network, Service};
 
 use super::{
+    counted,
     folder::{INGRESS_ID, IngressFolder},
     limits::Limits,
     server::{Front, Listeners, serve},
@@ -54,6 +55,7 @@ pub fn keep_certificate(home: &Home, text: &str) -> Result<()> {
 pub fn run(config: IngressConfig, unprivileged: impl FnOnce()) -> Result<()> {
     let folder = IngressFolder::at(config.home.ingress());
     folder.make()?;
+    let counts = counted::open(&folder)?;
     let (listener, peers) = (config.listener, config.peers);
     for socket in [Some(&listener), peers.as_ref()].into_iter().flatten() {
         socket.set_nonblocking(true).map_err(system("listen"))?;
@@ -93,6 +95,7 @@ pub fn run(config: IngressConfig, unprivileged: impl FnOnce()) -> Result<()> {
             clients: take(listener)?,
             peers: peers.map(take).transpose()?,
             limits: config.limits,
+            counts: Some(counts),
             front: Front {
                 certificate,
                 proxies: config.proxies,

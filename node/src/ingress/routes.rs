@@ -55,8 +55,14 @@ pub(super) struct Wanted<'a> {
     pub replica: Option<&'a str>,
 }
 
-/// The place of a request in the row that services share, which it keeps when it is tried again.
-pub(super) type Number = Option<u64>;
+/// The places of a request in the rows that are shared, which it keeps when it is tried again.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Number {
+    /// Between services.
+    service: Option<u64>,
+    /// Between revisions of one.
+    revision: Option<u64>,
+}
 
 impl Routes {
     pub fn open(folder: IngressFolder) -> Self {
@@ -156,7 +162,7 @@ impl Routes {
         };
         let chosen = || {
             let split = rule.split.as_ref()?;
-            rule.services.get(split.part(*number.get_or_insert_with(|| split.draw())))
+            rule.services.get(split.part(*number.service.get_or_insert_with(|| split.draw())))
         };
         stays.or_else(chosen).cloned().ok_or_else(no_path)
     }
@@ -165,8 +171,14 @@ impl Routes {
     /// not ask for it, as a node of a tenant for a service of another.
     ///
     /// The first is the one that was named, or the less busy of two that were drawn (one draw would
-    /// be fair on average and bad at the tail); the others follow as they come.
-    pub fn candidates(&self, service: &Service, wanted: Wanted<'_>) -> Option<Vec<Replica>> {
+    /// be fair on average and bad at the tail); the others follow as they come. Where revisions
+    /// have shares, those of the other revision come last.
+    pub fn candidates(
+        &self,
+        service: &Service,
+        wanted: Wanted<'_>,
+        number: &mut Number,
+    ) -> Option<Vec<Replica>> {
         let mut replicas = service.replicas.clone();
         if let Arrival::Peer(_, trust) = wanted.arrival {
             if let PeerTrust::Tenant(tenant) = trust
@@ -180,13 +192,35 @@ impl Routes {
         if replicas.iter().any(|replica| !replica.answering.is_ejected()) {
             replicas.retain(|replica| !replica.answering.is_ejected());
         }
-        let named = |replica: &Replica| Some(&*replica.name) == wanted.replica;
+        // A client leaves a revision that has no share any more.
+        let may_stay = |replica: &Replica| match wanted.arrival {
+            Arrival::Peer(..) => true,
+            Arrival::Client => service.has_share(replica),
+        };
+        let named = |replica: &Replica| Some(&*replica.name) == wanted.replica && may_stay(replica);
         if let Some(at) = replicas.iter().position(named) {
             replicas.swap(0, at);
             return Some(replicas);
         }
-        self.spread(&mut replicas);
+        match service.is_for_newest(&mut number.revision) {
+            None => self.spread(&mut replicas),
+            Some(is_for_newest) => {
+                replicas.sort_by_key(|replica| replica.newest != is_for_newest);
+                let own = replicas.partition_point(|replica| replica.newest == is_for_newest);
+                let (own, others) = replicas.split_at_mut(own);
+                self.spread(own);
+                self.spread(others);
+            }
+        }
         Some(replicas)
+    }
+
+    /// The replicas here whose requests are counted. Those elsewhere are counted there.
+    pub fn counted(&self) -> Vec<Replica> {
+        let table = self.table();
+        let services = table.services.values().filter(|service| service.settings.counted);
+        let replicas = services.flat_map(|service| &service.replicas);
+        replicas.filter(|one| matches!(one.target, Target::Local(_))).cloned().collect()
     }
 
     fn spread(&self, replicas: &mut [Replica]) {

@@ -14,6 +14,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::{
+    counted,
     error::GatewayError,
     folder::IngressFolder,
     forward::Forwarder,
@@ -36,6 +37,8 @@ pub struct Listeners {
     pub clients: TcpListener,
     pub peers: Option<TcpListener>,
     pub limits: Limits,
+    /// What replicas were asked is written there.
+    pub counts: Option<std::fs::File>,
     pub front: Front,
 }
 
@@ -52,7 +55,7 @@ pub struct Front {
 
 /// Serves until `shutdown`, then lets requests finish.
 pub async fn serve(listeners: Listeners, shutdown: impl Future<Output = ()>) {
-    let Listeners { folder, clients, peers, limits, front } = listeners;
+    let Listeners { folder, clients, peers, limits, counts, front } = listeners;
     let Front { certificate, proxies, proxy_protocol } = front;
     let share = |limit| Descriptors::allowed().share(limit, DESCRIPTORS_WANTED);
     let folder = IngressFolder::at(folder);
@@ -87,6 +90,7 @@ pub async fn serve(listeners: Listeners, shutdown: impl Future<Output = ()>) {
         never = ingress.accept_clients(&clients) => match never {},
         never = ingress.accept_peers(peers.as_ref()) => match never {},
         () = ingress.forwarder.routes.keep_up() => {}
+        () = counted::keep(&ingress.forwarder.routes, counts) => {}
         () = ingress.maintain(&folder, identity) => {}
         never = renewals => match never {},
     }

@@ -11,12 +11,13 @@ use std::{
 
 use runtime::AddressRules;
 use spec::{
-    NodeId, RoutePath, RouteSettings, Tenant,
+    NodeId, RoutePath, RouteSettings, TaskId, Tenant,
     wire::{Backend, PeerTrust, RouteTable},
 };
 
 use super::{
     answering::Answering,
+    counts::Counts,
     folder::{Shared, socket_name},
     rate::RateLimiter,
     split::Split,
@@ -40,7 +41,11 @@ pub(super) struct Replica {
     pub name: Arc<str>,
     /// Whose service it serves.
     pub tenant: Tenant,
+    pub task: TaskId,
+    /// Of the revision that requests go over to.
+    pub newest: bool,
     pub in_flight: Arc<AtomicUsize>,
+    pub counts: Arc<Counts>,
     pub answering: Arc<Answering>,
 }
 
@@ -50,6 +55,9 @@ pub(super) struct Service {
     pub replicas: Vec<Replica>,
     pub settings: RouteSettings,
     pub limiter: Option<Arc<RateLimiter>>,
+    /// Between the replicas before and the newest ones, where each have a share.
+    pub shares: Option<Split>,
+    count: Arc<AtomicU64>,
 }
 
 /// The services that answer for some paths of a host.
@@ -140,7 +148,10 @@ impl<'a> Known<'a> {
         Replica {
             name: known.map_or_else(|| name.into(), |known| known.name.clone()),
             tenant: backend.tenant.clone(),
+            task: backend.task.clone(),
+            newest: backend.newest,
             in_flight: known.map(|known| known.in_flight.clone()).unwrap_or_default(),
+            counts: known.map(|known| known.counts.clone()).unwrap_or_default(),
             answering: answering.unwrap_or_default(),
             target,
         }
@@ -154,7 +165,25 @@ impl Service {
             let known = known.filter(|known| known.limit() == limit);
             known.unwrap_or_else(|| Arc::new(RateLimiter::new(limit)))
         });
-        Self { replicas, settings, limiter }
+        let count = before.map(|before| before.count.clone()).unwrap_or_default();
+        let percent = settings.newest_percent.map(|percent| percent.min(100));
+        let shares = percent.and_then(|new| Split::of([100 - new, new], count.clone()));
+        Self { replicas, settings, limiter, shares, count }
+    }
+
+    /// Whether the newest replicas have the request with this number, where they have a share.
+    pub fn is_for_newest(&self, number: &mut Option<u64>) -> Option<bool> {
+        let shares = self.shares.as_ref()?;
+        Some(shares.part(*number.get_or_insert_with(|| shares.draw())) == 1)
+    }
+
+    /// Whether any request is for replicas as this one.
+    pub fn has_share(&self, replica: &Replica) -> bool {
+        match self.settings.newest_percent {
+            None => true,
+            Some(percent) if replica.newest => percent > 0,
+            Some(percent) => percent < 100,
+        }
     }
 }
 

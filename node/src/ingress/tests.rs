@@ -32,6 +32,7 @@ use crate::identity::{IngressIdentity, tests::Ca};
 
 mod front;
 mod rules;
+mod shares;
 
 pub(super) struct Site {
     _folder: tempfile::TempDir,
@@ -61,6 +62,7 @@ pub(super) fn backend(node: &str, task: &str) -> Backend {
         tenant: "me".parse().unwrap(),
         task: task.parse().unwrap(),
         container_port: 80,
+        newest: false,
     }
 }
 
@@ -95,9 +97,14 @@ impl Site {
         let bind = || async { TcpListener::bind("127.0.0.1:0").await.unwrap() };
         let (listener, peers) = (bind().await, bind().await);
         let (address, peer_address) = (listener.local_addr().unwrap(), peers.local_addr().unwrap());
-        let folder_path = folder.path().to_owned();
-        let listeners =
-            Listeners { folder: folder_path, clients: listener, peers: Some(peers), limits, front };
+        let listeners = Listeners {
+            folder: folder.path().to_owned(),
+            clients: listener,
+            peers: Some(peers),
+            limits,
+            counts: Some(super::counted::open(&folder).unwrap()),
+            front,
+        };
         let serving = tokio::spawn(serve(listeners, std::future::pending()));
         Self { _folder: temporary, folder, address, peers: peer_address, _serving: serving }
     }

@@ -171,6 +171,11 @@ pub enum RolloutAction {
     Resume,
     /// The revision of an earlier deployment is requested again.
     Undo,
+    /// The newest deployment has its next share of the requests now, or is completed where it has
+    /// all of them.
+    Promote,
+    /// The newest deployment fails, and the revision before is brought back.
+    Abort,
 }
 
 /// The body of `POST /v1/nodes/NODE/drain`.

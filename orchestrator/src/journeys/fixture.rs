@@ -443,6 +443,7 @@ impl FakeNode {
             tenant: tenant.clone(),
             id: id.clone(),
             status: status.clone(),
+            requests: None,
         });
         let report = NodeReport {
             version: 1,

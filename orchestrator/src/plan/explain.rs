@@ -53,7 +53,13 @@ pub(crate) fn service(
                 Some(format!("margay service events {at}")),
             )),
             (DeploymentState::InProgress, None) => {
-                causes.push(because(format!("deployment {number} of `{task}` is under way"), None));
+                let mut why = format!("deployment {number} of `{task}` is under way");
+                let mut change = None;
+                if let Some(share) = newest.traffic {
+                    why += &format!(" and has {} % of the requests", share.percent);
+                    change = Some(format!("margay service rollout promote {at}"));
+                }
+                causes.push(because(why, change));
             }
             _ => {}
         }

@@ -6,6 +6,7 @@ mod holds; // what is kept of a node for replicas between two tasks
 mod attributes; // what placement expressions ask about nodes
 mod placement; // the best node for a task, or what each node lacks
 mod draft; // a plan in the making
+mod shift; // requests that go over to another revision in shares
 mod rollout; // how far a deployment has come
 mod revisions; // which revision each replica should be of
 mod daemon; // which replicas a service has
@@ -27,7 +28,7 @@ use std::{
     fmt,
 };
 
-use spec::{LaunchType, NodeCondition, NodeId, Tenant, Timestamp};
+use spec::{LaunchType, NodeCondition, NodeId, Tenant, Timestamp, wire::RequestCounts};
 use store::Rev;
 
 use crate::state::{
@@ -60,6 +61,8 @@ pub(crate) struct Observed {
     pub conditions: BTreeMap<NodeId, NodeCondition>,
     /// Tasks that wait for a request without a process.
     pub idle: BTreeSet<TaskKey>,
+    /// What tasks were asked, where that is counted, as their nodes tell.
+    pub requests: BTreeMap<NodeId, BTreeMap<TaskKey, RequestCounts>>,
     /// Of services that scale by it.
     pub loads: BTreeMap<ServiceKey, Load>,
     /// What the last plan found to wait.
@@ -67,6 +70,25 @@ pub(crate) struct Observed {
 }
 
 impl Observed {
+    /// What a task was asked. No other node than its own is believed about it.
+    fn requests_of(&self, task: &TaskRecord) -> RequestCounts {
+        let node = task.task.spec.node.as_ref().and_then(|node| self.requests.get(node));
+        node.and_then(|tasks| tasks.get(&task.key())).copied().unwrap_or_default()
+    }
+
+    /// What all of them were asked together.
+    pub fn requests_of_all<'t>(
+        &self,
+        tasks: impl Iterator<Item = &'t TaskRecord>,
+    ) -> RequestCounts {
+        let counts = tasks.map(|task| self.requests_of(task));
+        counts.fold(RequestCounts::default(), |sum, one| RequestCounts {
+            requests: sum.requests.saturating_add(one.requests),
+            failed_requests: sum.failed_requests.saturating_add(one.failed_requests),
+            in_flight_ms: sum.in_flight_ms.saturating_add(one.in_flight_ms),
+        })
+    }
+
     /// A node that nothing is known of counts as disconnected.
     fn condition(&self, node: &NodeId) -> NodeCondition {
         self.conditions.get(node).copied().unwrap_or(NodeCondition::Disconnected)

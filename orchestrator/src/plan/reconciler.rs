@@ -115,6 +115,7 @@ impl Reconciler {
                 let observed = Observed {
                     conditions: reports.conditions(model.nodes.keys()),
                     idle: reports.idle(),
+                    requests: reports.requests(),
                     loads: scaling::loads(&model, reports),
                     waiting: self.waiting.read().clone(),
                 };

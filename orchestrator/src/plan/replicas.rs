@@ -48,6 +48,8 @@ struct ServicePlan<'p, 'a> {
 struct Replica<'p, 'a> {
     ordinal: u32,
     tasks: &'p [&'p Stored<TaskRecord>],
+    /// The attempts that others of its ordinal have had.
+    attempts: u32,
     /// What it should be of.
     revision: Revision<'a>,
     /// The one node that it is for, as of a daemon.
@@ -99,15 +101,20 @@ impl<'a> Draft<'a> {
         let (create_rev, count) = (stored.create_rev, ordinals.count());
         let mut plan =
             ServicePlan { key, create_rev, service, revisions, count, in_flux, live, ready };
+        let before = self.shifted_from(key, &record);
         for (&ordinal, only) in &ordinals.wanted {
             let tasks = replicas.remove(&ordinal).unwrap_or_default();
+            if let Some(before) = &before {
+                self.plan_both(&mut plan, ordinal, &tasks, before);
+                continue;
+            }
             let revision = self.revision_of(key, &plan.revisions, ordinal, &tasks);
-            let only = only.clone();
+            let (attempts, only) = (0, only.clone());
             let tolerations = &service.spec.placement.tolerations;
-            let replica = Replica { ordinal, tasks: &tasks, revision, only, tolerations };
+            let replica = Replica { ordinal, tasks: &tasks, attempts, revision, only, tolerations };
             self.plan_replica(&mut plan, &replica);
         }
-        let in_flux = plan.in_flux;
+        let in_flux = plan.in_flux || before.is_some();
         replicas.retain(|ordinal, _| !ordinals.left.contains(ordinal));
         for task in replicas.into_values().flatten().filter(|task| task.value.is_wanted()) {
             let reason = match record.service.spec.scheduling {
@@ -121,6 +128,30 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// A task of the requested revision and one of that before, which share the requests.
+    fn plan_both(
+        &mut self,
+        plan: &mut ServicePlan<'_, 'a>,
+        ordinal: u32,
+        tasks: &[&Stored<TaskRecord>],
+        before: &Revision<'a>,
+    ) {
+        let attempts = tasks.iter().filter_map(|task| task.value.slot).map(|slot| slot.attempt);
+        let attempts = attempts.max().unwrap_or_default();
+        let requested = plan.revisions.requested.clone();
+        let (new, old): (Vec<_>, Vec<_>) =
+            tasks.iter().copied().partition(|task| requested.is_of(&task.value));
+        let tolerations = &plan.service.spec.placement.tolerations;
+        // The next attempt is for the new one, also where it needs none.
+        for (revision, tasks, attempts) in
+            [(before.clone(), old, attempts.saturating_add(1)), (requested, new, attempts)]
+        {
+            let (tasks, only) = (&tasks[..], None);
+            let replica = Replica { ordinal, tasks, attempts, revision, only, tolerations };
+            self.plan_replica(plan, &replica);
+        }
+    }
+
     /// The service after what its deployment has come to.
     fn advance<'s>(
         &mut self,
@@ -131,15 +162,20 @@ impl<'a> Draft<'a> {
     ) -> Cow<'s, ServiceRecord> {
         let load = self.observed.loads.get(key);
         let scaled = scaling::after(&stored.value, load, self.now);
-        let is_complete = self.is_complete(&stored.value, ordinals, replicas);
         let waits = self.observed.waiting.get(&Subject::Service(key.clone()));
-        let waits = waits.map(Waiting::to_string);
+        let progress = rollout::Progress {
+            tasks,
+            count: ordinals.count(),
+            has_all: self.has_all(&stored.value, ordinals, replicas),
+            is_complete: self.is_complete(&stored.value, ordinals, replicas),
+            requests: self.requests_of(&stored.value, tasks),
+            waits: waits.map(Waiting::to_string),
+        };
         let definitions = &self.model.definitions;
         let is_known = |id: &_| definitions.contains_key(&(key.0.clone(), Clone::clone(id)));
-        let state = (is_complete, ordinals.count());
         let next = match scaled {
             Some(scaled) => Cow::Owned(scaled),
-            None => rollout::after(&stored.value, tasks, state, waits, is_known, self.now),
+            None => rollout::after(&stored.value, progress, is_known, self.now),
         };
         if let Cow::Owned(service) = &next {
             let (key, service) = (key.clone(), Box::new(service.clone()));
@@ -210,7 +246,8 @@ impl<'a> Draft<'a> {
         if let Err(reason) = self.check_secrets(&plan.key.0, definition) {
             return self.wait(plan, reason);
         }
-        let attempt = last.map_or(1, |(slot, _)| slot.attempt.saturating_add(1));
+        let attempts = last.map_or(0, |(slot, _)| slot.attempt).max(replica.attempts);
+        let attempt = attempts.saturating_add(1);
         let generation = plan.service.generation;
         let slot = ReplicaSlot { generation, ordinal: replica.ordinal, attempt, failures };
         let mut task = new_task(plan, &replica.revision, slot, self.now);

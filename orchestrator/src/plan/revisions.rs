@@ -70,18 +70,9 @@ impl<'a> Draft<'a> {
         ordinals: &Ordinals,
         replicas: &Replicas<'_>,
     ) -> bool {
-        let spec = &record.service.spec;
-        let is_requested = |record: &TaskRecord| {
-            let task = &record.task.spec;
-            task.task_definition == spec.task_definition && task.launch_type == spec.launch_type
-        };
-        let has_ready = |ordinal: u32| {
-            let mut tasks = replicas.get(&ordinal).into_iter().flatten();
-            tasks.any(|task| is_requested(&task.value) && self.is_ready(&task.value))
-        };
         let mut all = replicas.values().flatten();
-        ordinals.all().all(has_ready)
-            && all.all(|task| is_requested(&task.value) || !self.is_live(&task.value))
+        self.has_all(record, ordinals, replicas)
+            && all.all(|task| record.is_requested(&task.value) || !self.is_live(&task.value))
     }
 
     /// The revisions of a service, or the requested one where there is no such.

@@ -4,9 +4,10 @@ use std::borrow::Cow;
 
 use spec::{
     ContainerHealth, ContainerPhase, ContainerStatus, Deployment, DeploymentState,
-    TaskDefinitionId, Timestamp,
+    TaskDefinitionId, Timestamp, wire::RequestCounts,
 };
 
+use super::shift::Shifting;
 use crate::{
     limits::RESTARTS_UNREADY_MAX,
     state::records::{ServiceRecord, Stored, TaskRecord},
@@ -37,14 +38,25 @@ pub(super) fn failure(record: &TaskRecord) -> Option<String> {
     Some(format!("container `{}` ended {} times: {why}", container.name, container.restarts))
 }
 
-/// The service after what its tasks have come to, where that makes a difference. `is_complete` says
-/// that every replica of `count` is of the requested revision and ready, and `waits` is what the
-/// service was found to wait for.
+/// What is seen of the tasks of a service.
+pub(super) struct Progress<'t> {
+    pub tasks: &'t [&'t Stored<TaskRecord>],
+    /// How many replicas there should be.
+    pub count: u32,
+    /// Whether every replica has a task of the requested revision that is ready.
+    pub has_all: bool,
+    /// And no task of another one.
+    pub is_complete: bool,
+    /// What the tasks of the requested revision were asked.
+    pub requests: RequestCounts,
+    /// What the service was found to wait for.
+    pub waits: Option<String>,
+}
+
+/// The service after what its tasks have come to, where that makes a difference.
 pub(super) fn after<'a>(
     record: &'a ServiceRecord,
-    tasks: &[&Stored<TaskRecord>],
-    (is_complete, count): (bool, u32),
-    waits: Option<String>,
+    progress: Progress<'_>,
     is_known: impl Fn(&TaskDefinitionId) -> bool,
     now: Timestamp,
 ) -> Cow<'a, ServiceRecord> {
@@ -58,25 +70,41 @@ pub(super) fn after<'a>(
         DeploymentState::Failed => false,
         DeploymentState::Completed | DeploymentState::Superseded => return Cow::Borrowed(record),
     };
-    if is_complete {
+    let shifting = record.shift().map(|(traffic, _)| Shifting {
+        record,
+        deployment,
+        traffic,
+        is_ready: progress.has_all,
+        requests: progress.requests,
+        now,
+    });
+    if progress.is_complete && shifting.is_none() {
         let mut next = record.clone();
         next.complete(now);
         return Cow::Owned(next);
     }
-    let mut seen = Seen::of(deployment, tasks);
-    seen.reason = seen.reason.or(waits);
-    let failed = failed(record, (deployment, count), &seen, now).filter(|_| is_open);
+    let mut seen = Seen::of(deployment, progress.tasks);
+    seen.reason = seen.reason.or(progress.waits);
+    let shifting = shifting.filter(|_| is_open);
+    let by_requests = shifting.as_ref().and_then(Shifting::failure);
+    let has_deadline = !progress.has_all || shifting.is_none();
+    let by_tasks = || failed(record, (deployment, progress.count), has_deadline, &seen, now);
+    let failed = by_requests.or_else(by_tasks).filter(|_| is_open);
+    if let (None, Some(shifting)) = (&failed, &shifting)
+        && let Some(next) = shifting.next().or_else(|| shifting.rested())
+    {
+        return Cow::Owned(next);
+    }
     if failed.is_none() && seen.failures == deployment.failed_tasks {
         return Cow::Borrowed(record);
     }
     let mut next = record.clone();
     next.count_failures(seen.failures, seen.last_failed, now);
     if let Some(reason) = failed {
-        let spec = &record.service.spec;
+        let rolls_back = record.service.spec.deployment.rollback;
         let back_to = record
-            .rollout
-            .last_completed((&spec.task_definition, spec.launch_type))
-            .filter(|_| spec.deployment.rollback && deployment.rolls_back.is_none())
+            .way_back()
+            .filter(|_| rolls_back && deployment.rolls_back.is_none())
             .filter(|stable| is_known(&stable.task_definition))
             .map(|stable| (stable.task_definition.clone(), stable.launch_type));
         next.fail(&reason, back_to, now);
@@ -105,37 +133,54 @@ impl Seen {
                     && record.task.created >= deployment.started
             })
         };
+        // Both revisions are there: one that serves for a while and then ends is no better than
+        // one that never did.
+        let in_shares = deployment.traffic.is_some();
         let readied = own().filter_map(|record| record.readied).max();
         let failed = own()
-            .filter_map(|record| Some((failed_at(record)?, record)))
-            .filter(|(at, _)| readied.is_none_or(|readied| *at > readied));
+            .filter_map(|record| Some((failed_at(record, in_shares)?, record)))
+            .filter(|(at, _)| in_shares || readied.is_none_or(|readied| *at > readied));
         let mut failed: Vec<_> = failed.collect();
+        let restarts = own().filter(|_| in_shares).map(restarts_of).sum::<u32>();
         failed.sort_by_key(|(at, record)| (*at, record.slot.map(|slot| slot.attempt)));
         let waiting = own().filter(|record| record.is_wanted() && !record.task.status.is_ready());
         let newest = waiting.max_by_key(|record| record.task.created);
+        let ends = || own().rfind(|record| in_shares && restarts_of(record) > 0);
+        let last_failed = failed.last().map(|(_, record)| *record).or_else(ends);
         let told = |record: &TaskRecord| {
             let why = record.task.status.reason.as_deref().unwrap_or("it ended");
             format!("task `{}` failed: {why}", record.id())
         };
         Self {
-            failures: u32::try_from(failed.len()).unwrap_or(u32::MAX),
-            last_failed: failed.last().map(|(_, record)| told(record)),
+            failures: u32::try_from(failed.len()).unwrap_or(u32::MAX).saturating_add(restarts),
+            last_failed: last_failed.map(told),
             progressed: readied.map_or(deployment.progressed, |at| at.max(deployment.progressed)),
             reason: newest.and_then(|record| record.task.status.reason.clone()),
         }
     }
 }
 
-/// When a task failed: it was given up by the plan, or has ended by itself and was never ready.
-fn failed_at(record: &TaskRecord) -> Option<Timestamp> {
-    let by_itself = record.ended.filter(|_| !record.task.spec.stop && record.readied.is_none());
+/// When a task failed: it was given up by the plan, or has ended by itself and was never ready, or
+/// at all where `ends` says that this counts.
+fn failed_at(record: &TaskRecord, ends: bool) -> Option<Timestamp> {
+    let counts = ends || record.readied.is_none();
+    let by_itself = record.ended.filter(|_| !record.task.spec.stop && counts);
     record.failed.or(by_itself)
+}
+
+/// How often containers of a task ended that was ready.
+fn restarts_of(record: &TaskRecord) -> u32 {
+    match record.readied {
+        Some(_) => record.task.status.containers.iter().map(|one| one.restarts).sum(),
+        None => 0,
+    }
 }
 
 /// Why a deployment has failed, if it has.
 fn failed(
     record: &ServiceRecord,
     (deployment, count): (&Deployment, u32),
+    has_deadline: bool,
     seen: &Seen,
     now: Timestamp,
 ) -> Option<String> {
@@ -145,7 +190,7 @@ fn failed(
         return Some(format!("{} tasks failed in a row; {last}", seen.failures));
     }
     let deadline = u64::from(settings.deadline_seconds);
-    let is_late = now.since(seen.progressed).as_secs() >= deadline;
+    let is_late = has_deadline && now.since(seen.progressed).as_secs() >= deadline;
     (is_late && !record.rollout.paused && deployment.state == DeploymentState::InProgress).then(
         || match &seen.reason {
             Some(reason) => format!("no replica became ready for {deadline} s: {reason}"),

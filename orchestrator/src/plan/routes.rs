@@ -5,7 +5,7 @@ use std::{
 
 use spec::{
     ContainerDefinition, HostName, IngressSettings, NodeId, RoutePath, RouteRule, RouteSettings,
-    ServiceSpec, Tenant,
+    Scaling, Tenant,
     wire::{self, Backend, PeerTrust, RouteTable},
 };
 
@@ -13,7 +13,7 @@ use super::host_names::HostNames;
 use crate::state::{
     hosts::{HostClaim, HostRoute},
     model::Model,
-    records::{NodeRecord, TaskRecord},
+    records::{NodeRecord, ServiceRecord, TaskRecord},
 };
 
 /// Which tenants' routes a node is told.
@@ -82,7 +82,7 @@ impl Routes {
         for (key, stored) in &model.services {
             let of_tenant = routes.tenants.entry(key.0.clone()).or_default();
             let host = names.of(key);
-            let settings = settings_of(model, &key.0, &stored.value.service.spec);
+            let settings = settings_of(model, &key.0, &stored.value);
             if settings != RouteSettings::default() {
                 of_tenant.settings.insert(host.clone(), settings);
             }
@@ -133,7 +133,10 @@ impl Routes {
         if let Some(backends) = of_tenant.hosts.get_mut(&host).filter(|_| record.is_routable()) {
             let (tenant, task) = (record.tenant.clone(), record.id().clone());
             let (node, container_port) = (node.clone(), port.container_port);
-            backends.push(Backend { node, tenant, task, container_port });
+            let service = record.service_key().and_then(|key| model.services.get(&key));
+            let shares = service.filter(|service| service.value.newest_percent().is_some());
+            let newest = shares.is_some_and(|service| service.value.is_requested(record));
+            backends.push(Backend { node, tenant, task, container_port, newest });
         }
     }
 
@@ -185,13 +188,17 @@ impl Routes {
 }
 
 /// What an ingress does with the requests of a service.
-fn settings_of(model: &Model, tenant: &Tenant, spec: &ServiceSpec) -> RouteSettings {
+fn settings_of(model: &Model, tenant: &Tenant, record: &ServiceRecord) -> RouteSettings {
+    let spec = &record.service.spec;
     let key = (tenant.clone(), spec.task_definition.clone());
     let definition = model.definitions.get(&key);
-    match definition.and_then(|definition| definition.http_port()) {
-        Some((_, container)) => settings_with(container, &spec.ingress),
-        None => RouteSettings::default(),
-    }
+    let Some((_, container)) = definition.and_then(|definition| definition.http_port()) else {
+        return RouteSettings::default();
+    };
+    let newest_percent = record.newest_percent();
+    let scales_by_requests = spec.scaling.as_ref().is_some_and(Scaling::follows_requests);
+    let counted = scales_by_requests || newest_percent.is_some();
+    RouteSettings { newest_percent, counted, ..settings_with(container, &spec.ingress) }
 }
 
 /// The times of the container that answers, and the rest of its service.
@@ -203,6 +210,7 @@ fn settings_with(container: &ContainerDefinition, ingress: &IngressSettings) -> 
         https: ingress.https,
         sticky: ingress.sticky,
         rate_limit: ingress.rate_limit,
+        ..RouteSettings::default()
     }
 }
 

@@ -22,6 +22,8 @@ pub(crate) struct Load {
     pub memory_percent: u64,
     /// Requests answered in a thousand seconds.
     pub requests_per_1000_s: u64,
+    /// Thousandths of a request under way at one time.
+    pub in_flight_millis: u64,
 }
 
 impl Load {
@@ -31,6 +33,7 @@ impl Load {
             ScalingMetric::Cpu => self.cpu_percent.saturating_mul(1000),
             ScalingMetric::Memory => self.memory_percent.saturating_mul(1000),
             ScalingMetric::Requests => self.requests_per_1000_s,
+            ScalingMetric::Concurrency => self.in_flight_millis,
         }
     }
 }
@@ -42,7 +45,7 @@ pub(super) fn loads(model: &Model, reports: &NodeReports) -> BTreeMap<ServiceKey
         let scaling = service.value.service.spec.scaling.as_ref()?;
         (!scaling.targets.is_empty()).then_some(())
     };
-    let mut sums: BTreeMap<ServiceKey, (u32, [u64; 5])> = BTreeMap::new();
+    let mut sums: BTreeMap<ServiceKey, (u32, [u64; 6])> = BTreeMap::new();
     for record in model.tasks.values().map(|stored| &stored.value) {
         let Some(key) = record.service_key().filter(|_| record.is_routable()) else { continue };
         let node = record.task.spec.node.as_ref();
@@ -51,15 +54,19 @@ pub(super) fn loads(model: &Model, reports: &NodeReports) -> BTreeMap<ServiceKey
         let (cpu, memory) = reserved(definition);
         let sum = sums.entry(key).or_default();
         sum.0 += 1;
-        let seen = [rate.cpu_millis, cpu, rate.memory_bytes, memory, rate.requests_per_1000_s];
+        let requests = (rate.requests_per_1000_s, rate.in_flight_millis);
+        let seen = [rate.cpu_millis, cpu, rate.memory_bytes, memory, requests.0, requests.1];
         sum.1.iter_mut().zip(seen).for_each(|(sum, seen)| *sum = sum.saturating_add(seen));
     }
     let percent = |part: u64, whole: u64| part.saturating_mul(100) / whole.max(1);
-    let load = |(key, (replicas, sums)): (ServiceKey, (u32, [u64; 5]))| {
-        let [cpu_used, cpu, memory_used, memory, requests] = sums;
-        let requests_per_1000_s = requests / u64::from(replicas);
+    let load = |(key, (replicas, sums)): (ServiceKey, (u32, [u64; 6]))| {
+        let [cpu_used, cpu, memory_used, memory, requests, in_flight] = sums;
+        let each = |sum: u64| sum / u64::from(replicas);
+        let (requests_per_1000_s, in_flight_millis) = (each(requests), each(in_flight));
         let (cpu_percent, memory_percent) = (percent(cpu_used, cpu), percent(memory_used, memory));
-        (key, Load { replicas, cpu_percent, memory_percent, requests_per_1000_s })
+        let load =
+            Load { replicas, cpu_percent, memory_percent, requests_per_1000_s, in_flight_millis };
+        (key, load)
     };
     sums.into_iter().map(load).collect()
 }
@@ -137,6 +144,7 @@ fn shown(metric: ScalingMetric, thousandths: u64) -> String {
         ScalingMetric::Cpu => format!("{whole} % of the CPU"),
         ScalingMetric::Memory => format!("{whole} % of the memory"),
         ScalingMetric::Requests => format!("{whole}.{tenth} requests a second"),
+        ScalingMetric::Concurrency => format!("{whole}.{tenth} requests at one time"),
     }
 }
 
@@ -158,7 +166,8 @@ mod tests {
 
     fn load(cpu_percent: u64, memory_percent: u64, requests: u64) -> Load {
         let requests_per_1000_s = requests * 1000;
-        Load { replicas: 1, cpu_percent, memory_percent, requests_per_1000_s }
+        let in_flight_millis = requests * 1000;
+        Load { replicas: 1, cpu_percent, memory_percent, requests_per_1000_s, in_flight_millis }
     }
 
     #[test]
@@ -178,6 +187,8 @@ mod tests {
             (4, &["cpu=50"], Some(load(0, 0, 0)), Some(2)),
             (4, &["cpu=50", "memory=50"], Some(load(20, 90, 0)), Some(8)),
             (4, &["requests=100"], Some(load(0, 0, 150)), Some(6)),
+            (4, &["concurrency=10"], Some(load(0, 0, 15)), Some(6)),
+            (4, &["concurrency=10"], Some(load(0, 0, 2)), Some(2)),
         ] {
             let next = after(&record(count, targets), load.as_ref(), now);
             let next = next.map(|next| next.service.spec.count);

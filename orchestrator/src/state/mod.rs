@@ -8,6 +8,7 @@ pub(crate) mod hosts; // host names of services
 pub(crate) mod rollout; // the deployments of a service
 pub(crate) mod model; // all of it in memory, as of one revision
 pub(crate) mod rates; // what a task does in a second
+mod counted; // what tasks were asked, as ingresses count it
 pub(crate) mod reports; // what nodes report, which is never stored
 pub(crate) mod access; // the store, the epoch that fences writes, and the model of it
 pub(crate) mod expiry; // what is deleted when its time has passed

@@ -159,7 +159,9 @@ impl Model {
                 let before = set_entry(&mut self.services, key, after.clone());
                 let route = |service: Arc<Stored<ServiceRecord>>| {
                     let spec = &service.value.service.spec;
-                    (spec.ingress.clone(), spec.task_definition.clone())
+                    let follows = spec.scaling.as_ref().map(spec::Scaling::follows_requests);
+                    let share = (service.value.newest_percent(), follows);
+                    (spec.ingress.clone(), spec.task_definition.clone(), share)
                 };
                 if before.map(route) != after.map(route) {
                     self.routes_rev = self.rev;

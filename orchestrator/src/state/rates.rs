@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use spec::{TaskStatus, Usage};
+use spec::{TaskStatus, Usage, wire::RequestCounts};
 
 use crate::limits::{RATE_WINDOW, RATE_WINDOW_MIN};
 
@@ -19,6 +19,7 @@ pub(crate) struct Readings {
 struct Reading {
     at: Instant,
     usage: Usage,
+    requests: RequestCounts,
 }
 
 /// What a task does on average.
@@ -29,16 +30,18 @@ pub(crate) struct TaskRate {
     pub memory_bytes: u64,
     /// Requests answered in a thousand seconds.
     pub requests_per_1000_s: u64,
+    /// Thousandths of a request under way at one time.
+    pub in_flight_millis: u64,
 }
 
 impl Readings {
-    pub fn new(status: &TaskStatus, at: Instant) -> Self {
-        let reading = Reading { at, usage: total(status) };
+    pub fn new(status: &TaskStatus, requests: RequestCounts, at: Instant) -> Self {
+        let reading = Reading { at, usage: total(status), requests };
         Self { first: reading, middle: reading, last: reading }
     }
 
-    pub fn read(&mut self, status: &TaskStatus, at: Instant) {
-        self.last = Reading { at, usage: total(status) };
+    pub fn read(&mut self, status: &TaskStatus, requests: RequestCounts, at: Instant) {
+        self.last = Reading { at, usage: total(status), requests };
         if at.duration_since(self.middle.at) >= RATE_WINDOW {
             (self.first, self.middle) = (self.middle, self.last);
         }
@@ -52,10 +55,15 @@ impl Readings {
             return None;
         }
         let used = self.last.usage.since(self.first.usage);
+        let (first, last) = (self.first.requests, self.last.requests);
+        // A Linux program counts no requests of its own; the ingress counts none of a host port.
+        let requests = used.runs.max(last.requests.saturating_sub(first.requests));
+        let in_flight_ms = last.in_flight_ms.saturating_sub(first.in_flight_ms);
         Some(TaskRate {
             cpu_millis: used.cpu_ns / 1000 / millis,
             memory_bytes: used.memory_byte_ms / millis,
-            requests_per_1000_s: used.runs.saturating_mul(1_000_000) / millis,
+            requests_per_1000_s: requests.saturating_mul(1_000_000) / millis,
+            in_flight_millis: in_flight_ms.saturating_mul(1000) / millis,
         })
     }
 }
@@ -105,22 +113,31 @@ mod tests {
     fn a_rate_is_that_of_the_last_readings_once_there_are_enough() {
         let begin = Instant::now();
         let at = |seconds| begin + Duration::from_secs(seconds);
-        let mut readings = Readings::new(&status(0), begin);
-        readings.read(&status(3), at(3));
+        let asked = |seconds: u64| RequestCounts {
+            requests: 15 * seconds,
+            in_flight_ms: 2500 * seconds,
+            ..RequestCounts::default()
+        };
+        let mut readings = Readings::new(&status(0), asked(0), begin);
+        readings.read(&status(3), asked(3), at(3));
         assert_eq!(readings.rate(), None);
-        let want =
-            TaskRate { cpu_millis: 500, memory_bytes: 64 << 20, requests_per_1000_s: 20_000 };
+        let want = TaskRate {
+            cpu_millis: 500,
+            memory_bytes: 64 << 20,
+            requests_per_1000_s: 20_000,
+            in_flight_millis: 2500,
+        };
         for seconds in [12, 15, 18, 30, 33, 45] {
-            readings.read(&status(seconds), at(seconds));
+            readings.read(&status(seconds), asked(seconds), at(seconds));
             assert_eq!(readings.rate(), Some(want), "{seconds}");
         }
         // It stands still from now on.
         for seconds in [48, 60, 63, 75, 78] {
-            readings.read(&status(45), at(seconds));
+            readings.read(&status(45), asked(45), at(seconds));
         }
         assert_eq!(readings.rate().map(|rate| rate.cpu_millis), Some(0));
         // A silent node says nothing about a load.
-        readings.read(&status(45), at(300));
+        readings.read(&status(45), asked(45), at(300));
         assert_eq!(readings.rate(), None);
     }
 }

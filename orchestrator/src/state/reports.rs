@@ -3,10 +3,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use spec::{NodeCondition, NodeId, NodeStatus, TaskStatus, Timestamp, wire::NodeReport};
+use spec::{
+    NodeCondition, NodeId, NodeStatus, TaskStatus, Timestamp,
+    wire::{NodeReport, RequestCounts},
+};
 
 use super::{
-    Shared, now,
+    Shared,
+    counted::CountedTasks,
+    now,
     rates::{Readings, TaskRate},
     records::TaskKey,
 };
@@ -30,6 +35,7 @@ struct LastReport {
     seq: u64,
     statuses: BTreeMap<TaskKey, TaskStatus>,
     readings: BTreeMap<TaskKey, Readings>,
+    counted: CountedTasks,
 }
 
 impl NodeReports {
@@ -49,6 +55,7 @@ impl NodeReports {
             seq: 0,
             statuses: BTreeMap::new(),
             readings: BTreeMap::new(),
+            counted: CountedTasks::default(),
         });
         (seen.at, seen.label) = (at, label);
         was
@@ -69,10 +76,12 @@ impl NodeReports {
             .map(|task| ((task.tenant.clone(), task.id.clone()), task.status.clone()));
         seen.statuses = statuses.collect();
         seen.readings.retain(|task, _| seen.statuses.contains_key(task));
+        seen.counted.read(report, seen.at);
         for (task, status) in &seen.statuses {
             let readings = seen.readings.entry(task.clone());
-            let readings = readings.or_insert_with(|| Readings::new(status, seen.at));
-            readings.read(status, seen.at);
+            let requests = seen.counted.get(task);
+            let readings = readings.or_insert_with(|| Readings::new(status, requests, seen.at));
+            readings.read(status, requests, seen.at);
         }
         true
     }
@@ -80,6 +89,12 @@ impl NodeReports {
     /// What a task does in a second, where its node has reported it for long enough.
     pub fn rate(&self, node: &NodeId, task: &TaskKey) -> Option<TaskRate> {
         self.nodes.read().get(node)?.readings.get(task)?.rate()
+    }
+
+    /// What tasks were asked, where that is counted, as each node tells of its own.
+    pub fn requests(&self) -> BTreeMap<NodeId, BTreeMap<TaskKey, RequestCounts>> {
+        let nodes = self.nodes.read();
+        nodes.iter().map(|(node, seen)| (node.clone(), seen.counted.all())).collect()
     }
 
     /// Tasks without a process, which wait for a request.

@@ -142,7 +142,12 @@ fn rolled_out(service: &Service, number: u64, tasks: &[Task]) -> Progress {
             let why = own().find_map(|task| task.status.reason.as_ref());
             let why = why.or(status.reason.as_ref()).filter(|_| ready < desired);
             let (id, count) = (&deployment.task_definition, desired);
+            let share = deployment.traffic.map(|share| share.percent).filter(|share| *share > 0);
             Progress::Waiting(match why {
+                None if share.is_some() => {
+                    let percent = share.unwrap_or_default();
+                    format!("{ready} of {count} copies of `{id}` have {percent} % of the requests")
+                }
                 Some(why) => format!("{ready} of {count} copies of `{id}` are ready: {why}"),
                 None => format!("{ready} of {count} copies of `{id}` are ready"),
             })

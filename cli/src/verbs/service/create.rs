@@ -68,7 +68,7 @@ impl Create {
         let fewest = scaling.as_ref().map_or(1, |scaling| scaling.min);
         let count = if self.daemon { 0 } else { self.count.unwrap_or(fewest) };
         let wanted = CreateService {
-            deployment: self.deployment.applied_to(DeploymentSettings::default()),
+            deployment: self.deployment.applied_to(DeploymentSettings::default())?,
             scheduling: match self.daemon {
                 true => SchedulingStrategy::Daemon,
                 false => SchedulingStrategy::Replica,

@@ -1,6 +1,8 @@
 use clap::Subcommand;
 use orchestrator::{ChangeRollout, RolloutAction};
-use spec::{ClusterName, Deployment, DeploymentState, Service, ServiceEvent, ServiceName};
+use spec::{
+    ClusterName, Deployment, DeploymentState, Service, ServiceEvent, ServiceName, Timestamp,
+};
 
 use crate::{
     control::Control,
@@ -33,6 +35,16 @@ pub enum Verb {
     },
     /// Go on with a rollout that was paused
     Resume {
+        #[command(flatten)]
+        service: Named,
+    },
+    /// Give the newest deployment its next share of the requests now; the last one completes it
+    Promote {
+        #[command(flatten)]
+        service: Named,
+    },
+    /// Let the newest deployment fail, and bring back the revision before
+    Abort {
         #[command(flatten)]
         service: Named,
     },
@@ -74,6 +86,8 @@ impl Verb {
             }
             Self::Pause { service } => service.change(home, RolloutAction::Pause, None),
             Self::Resume { service } => service.change(home, RolloutAction::Resume, None),
+            Self::Promote { service } => service.change(home, RolloutAction::Promote, None),
+            Self::Abort { service } => service.change(home, RolloutAction::Abort, None),
             Self::Undo { service, to } => service.change(home, RolloutAction::Undo, to),
         }
     }
@@ -108,9 +122,10 @@ impl Named {
     }
 }
 
-const HEADINGS: [&str; 6] = ["DEPLOYMENT", "TASK", "STATE", "FAILED TASKS", "STARTED", "REASON"];
+const HEADINGS: [&str; 7] =
+    ["DEPLOYMENT", "TASK", "STATE", "REQUESTS", "FAILED TASKS", "STARTED", "REASON"];
 
-fn row(service: &Service, deployment: &Deployment) -> [String; 6] {
+fn row(service: &Service, deployment: &Deployment) -> [String; 7] {
     let is_newest = service.status.deployments.first() == Some(deployment);
     let state = match (deployment.state, is_newest && service.status.paused) {
         (DeploymentState::InProgress, true) => "paused",
@@ -126,10 +141,27 @@ fn row(service: &Service, deployment: &Deployment) -> [String; 6] {
         deployment.number.to_string(),
         deployment.task_definition.to_string(),
         state.to_owned(),
+        share(service, deployment, now()),
         deployment.failed_tasks.to_string(),
         ago(deployment.started, now()),
         reason,
     ]
+}
+
+/// The share of the requests that a deployment has while they go over, and for how long.
+fn share(service: &Service, deployment: &Deployment, now: Timestamp) -> String {
+    let is_open = deployment.state == DeploymentState::InProgress;
+    let Some(traffic) = deployment.traffic.filter(|_| is_open) else { return dash() };
+    let percent = traffic.percent;
+    if percent == 0 {
+        return "0 % until all copies are ready".to_owned();
+    }
+    let time = service.spec.deployment.bake_time(percent);
+    let left = time.saturating_sub(now.since(traffic.since)).as_secs();
+    match service.status.paused {
+        true => format!("{percent} %"),
+        false => format!("{percent} % for {left} s"),
+    }
 }
 
 fn dash() -> String {
@@ -146,7 +178,12 @@ pub fn state(service: &Service) -> String {
     match (newest.state, failed) {
         (DeploymentState::InProgress, _) if service.status.paused => "paused".to_owned(),
         (_, Some(failed)) => format!("rolled back from {}", failed.task_definition),
-        (DeploymentState::InProgress, None) => format!("in progress to {}", newest.task_definition),
+        (DeploymentState::InProgress, None) => match newest.traffic {
+            Some(share) => {
+                format!("in progress to {}, {} %", newest.task_definition, share.percent)
+            }
+            None => format!("in progress to {}", newest.task_definition),
+        },
         (state, None) => state.word().to_owned(),
     }
 }

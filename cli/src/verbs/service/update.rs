@@ -16,7 +16,8 @@ use crate::{control::Control, home::Home, output::line, serve::block_on};
 #[derive(Debug, clap::Args)]
 #[command(group(clap::ArgGroup::new("change")
     .args(["task", "count", "min_healthy", "max_percent", "circuit_breaker", "rollback",
-        "deadline", "constraint", "prefer", "strategy", "tolerate", "rebalance", "priority",
+        "deadline", "rollout", "canary", "step", "step_bake", "bake", "max_failed_requests",
+        "constraint", "prefer", "strategy", "tolerate", "rebalance", "priority",
         "scale", "target", "schedule", "scale_out_cooldown", "scale_in_cooldown",
         "no_scaling", "host", "path", "weight", "https", "sticky", "rate_limit", "no_hosts"])
     .required(true).multiple(true)))]
@@ -97,7 +98,9 @@ pub fn change(
     let is_routed = ingress.is_given() || *no_hosts;
     if deployment.is_given() || placement.is_given() || scaling.is_given() || is_routed {
         let before = block_on(client.service(cluster, name))?.spec;
-        update.deployment = deployment.is_given().then(|| deployment.applied_to(before.deployment));
+        if deployment.is_given() {
+            update.deployment = Some(deployment.applied_to(before.deployment)?);
+        }
         if placement.is_given() {
             update.placement = Some(placement.applied_to(before.placement)?);
         }

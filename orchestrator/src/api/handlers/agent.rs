@@ -254,6 +254,7 @@ fn gone(state: &State, node: &NodeId, report: &NodeReport) -> Vec<ReportedTask> 
         tenant: record.tenant.clone(),
         id: record.id().clone(),
         status: record.at(TaskPhase::Stopped, None, now()).task.status,
+        requests: None,
     })
     .collect()
 }

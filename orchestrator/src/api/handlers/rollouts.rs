@@ -1,4 +1,6 @@
-use spec::{Deployment, SchedulingStrategy};
+use std::collections::BTreeSet;
+
+use spec::{Deployment, DeploymentState, SchedulingStrategy};
 use store::Txn;
 
 use super::services;
@@ -9,9 +11,10 @@ use crate::{
         types::{ChangeRollout, RolloutAction},
     },
     limits::WRITE_TRIES_MAX,
+    plan::Observed,
     state::{
         keys, now,
-        records::{Guarded, ServiceRecord},
+        records::{Guarded, ServiceRecord, TaskRecord},
     },
 };
 
@@ -29,6 +32,8 @@ pub(crate) async fn change(call: Call) -> Result<Reply, ApiError> {
             RolloutAction::Pause => record.pause(true, now()),
             RolloutAction::Resume => record.pause(false, now()),
             RolloutAction::Undo => undo(&call, &mut record, wanted.deployment).await?,
+            RolloutAction::Promote => promote(&call, &mut record)?,
+            RolloutAction::Abort => abort(&call, &mut record)?,
         }
         let key = keys::service(call.tenant()?, &cluster, &name);
         if call.state().commit(Txn::new().update(key, stored.mod_rev, &record)).await? {
@@ -55,6 +60,70 @@ pub(crate) async fn rebalance(call: Call) -> Result<Reply, ApiError> {
         }
     }
     Err(ApiError::conflict())
+}
+
+/// Once every replica of the revision is ready: before that there is nothing to send requests to.
+fn promote(call: &Call, record: &mut ServiceRecord) -> Result<(), ApiError> {
+    let name = &record.service.name;
+    let newest = in_progress(record)?;
+    let number = newest.number;
+    if record.shift().is_none() {
+        let message = format!("deployment {number} of service `{name}` is a rolling one");
+        return Err(ApiError::invalid(message)
+            .hint("requests go over in shares with --rollout blue-green, canary or linear"));
+    }
+    let (tenant, reports, model) = (call.tenant()?, &call.state().reports, call.state().model());
+    let own = || {
+        let of = |task: &&TaskRecord| {
+            let spec = &task.task.spec;
+            spec.cluster == record.service.cluster
+                && spec.service.as_ref() == Some(name)
+                && record.is_requested(task)
+        };
+        model.live_tasks_of(tenant).filter(of)
+    };
+    let ready = own().filter(|task| task.is_routable()).filter_map(|task| task.slot);
+    let ready = ready.map(|slot| slot.ordinal).collect::<BTreeSet<_>>().len();
+    let count = record.service.spec.count;
+    if ready < count as usize {
+        let (id, cluster) = (&newest.task_definition, &record.service.cluster);
+        let message = format!("{ready} of {count} replicas of `{id}` are ready");
+        return Err(ApiError::invalid(message)
+            .hint(format!("margay service rollout status {name} --cluster {cluster}")));
+    }
+    let observed = Observed { requests: reports.requests(), ..Observed::default() };
+    let requests = observed.requests_of_all(own());
+    drop(model);
+    record.promote(requests, now());
+    Ok(())
+}
+
+/// As when it had failed by itself.
+fn abort(call: &Call, record: &mut ServiceRecord) -> Result<(), ApiError> {
+    let number = in_progress(record)?.number;
+    let (tenant, name) = (call.tenant()?, &record.service.name);
+    let model = call.state().model();
+    let is_known = |one: &&Deployment| {
+        model.definitions.contains_key(&(tenant.clone(), one.task_definition.clone()))
+    };
+    let back = record.way_back().filter(is_known);
+    let back = back.map(|back| (back.task_definition.clone(), back.launch_type));
+    let back = back.ok_or_else(|| {
+        let message =
+            format!("deployment {number} of service `{name}` has no earlier one to go back to");
+        ApiError::invalid(message).hint("bring another revision into service, or delete it")
+    })?;
+    record.fail("it was aborted", Some(back), now());
+    Ok(())
+}
+
+fn in_progress(record: &ServiceRecord) -> Result<&Deployment, ApiError> {
+    let (name, cluster) = (&record.service.name, &record.service.cluster);
+    let newest = record.deployment();
+    newest.filter(|newest| newest.state == DeploymentState::InProgress).ok_or_else(|| {
+        ApiError::invalid(format!("no deployment of service `{name}` is in progress"))
+            .hint(format!("margay service rollout history {name} --cluster {cluster}"))
+    })
 }
 
 /// Requests the revision of an earlier deployment, as an update to it would.

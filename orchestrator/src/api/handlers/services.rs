@@ -95,6 +95,7 @@ pub(super) async fn check(
     if most(spec) > 1 && definition.writes_volumes() {
         return Err(one_writer(&spec.task_definition.to_string()));
     }
+    check_strategy(spec, definition.writes_volumes())?;
     let had = match before {
         Some(before) => {
             let key = (tenant.clone(), before.task_definition.clone());
@@ -137,6 +138,22 @@ fn check_counts(spec: &ServiceSpec, most: u32) -> Result<(), ApiError> {
             "a daemon has one task on each node, and neither a count nor scaling",
         )),
     }
+}
+
+/// Requests go over in shares between replicas that are there at the same time.
+fn check_strategy(spec: &ServiceSpec, writes_volumes: bool) -> Result<(), ApiError> {
+    let strategy = spec.deployment.strategy;
+    let why = match spec.scheduling {
+        _ if strategy.is_rolling() => return Ok(()),
+        SchedulingStrategy::Daemon => "a daemon has one task on each node",
+        SchedulingStrategy::Replica if writes_volumes => {
+            "its task writes to a volume, which has one writer at a time"
+        }
+        SchedulingStrategy::Replica => return Ok(()),
+    };
+    let (word, has) = (strategy.word(), "has both revisions at one time");
+    Err(ApiError::invalid(format!("a {word} deployment {has}, and {why}"))
+        .hint("use the strategy `rolling`"))
 }
 
 pub(crate) async fn list(call: Call) -> Result<Reply, ApiError> {

@@ -3,6 +3,8 @@
 
 use std::{fmt::Write as _, fs, path::PathBuf};
 
+use spec::wire::RequestCounts;
+
 use super::*;
 use crate::plan::reason::Unplaceable;
 
@@ -111,8 +113,21 @@ impl TestCluster {
                     circuit_breaker: option("no-breaker").is_none(),
                     rollback: option("no-rollback").is_none(),
                     deadline_seconds: number("deadline", 600),
+                    strategy: option("strategy").map_or("rolling", |(_, it)| it).parse().unwrap(),
+                    canary_percent: number("canary", 5),
+                    step_percent: number("step", 10),
+                    step_bake_seconds: number("step-bake", 300),
+                    bake_seconds: number("bake", 300),
+                    failed_requests_percent_max: number("failed-max", 5),
                 };
             }
+            ["requests", id, requests, failed] => {
+                self.ask(&id.parse().unwrap(), requests.parse().unwrap(), failed.parse().unwrap());
+            }
+            ["promote", name] => self.edit_service(name, |service, now| {
+                service.promote(RequestCounts::default(), now);
+            }),
+            ["crash", id] => self.crash(&id.parse().unwrap()),
             ["daemon", name] => {
                 let usual = self.spec.clone();
                 self.spec.scheduling = SchedulingStrategy::Daemon;
@@ -167,6 +182,29 @@ impl TestCluster {
             ["fail"] => self.end("exit code 1"),
             _ => panic!("no command `{line}`"),
         }
+    }
+
+    /// So many requests more for the first task of a revision that serves.
+    fn ask(&mut self, id: &TaskDefinitionId, requests: u64, failed: u64) {
+        let task =
+            self.tasks().find(|task| task.task.spec.task_definition == *id && task.is_routable());
+        let task = task.unwrap();
+        let (node, key) = (task.task.spec.node.clone().unwrap(), task.key());
+        let counts = self.observed.requests.entry(node).or_default().entry(key).or_default();
+        counts.requests += requests;
+        counts.failed_requests += failed;
+    }
+
+    /// A container of the first task of a revision ends, and its node starts it again.
+    fn crash(&mut self, id: &TaskDefinitionId) {
+        let task =
+            self.tasks().find(|task| task.task.spec.task_definition == *id && task.is_routable());
+        let task = task.unwrap().clone();
+        let restarts = task.task.status.containers.first().map_or(0, |one| one.restarts);
+        let mut status = task.task.status.clone();
+        let fresh = ContainerStatus { health: None, reason: None, ..unhealthy("") };
+        status.containers = vec![ContainerStatus { restarts: restarts + 1, ..fresh }];
+        self.keep(&task.with(status, self.now()));
     }
 
     fn define_cats(&mut self) {
