@@ -122,6 +122,8 @@ pub enum Verb {
     #[command(subcommand)]
     Secret(verbs::secret::Verb),
     #[command(subcommand)]
+    Certificate(verbs::certificate::Verb),
+    #[command(subcommand)]
     Tenant(verbs::tenant::Verb),
     Invoke(verbs::invoke::Args),
     Usage(verbs::usage::Args),
@@ -245,6 +247,7 @@ impl Verb {
             Self::Service(verb) => verb.run(home)?,
             Self::Explain(verb) => verb.run(home)?,
             Self::Secret(verb) => verb.run(home)?,
+            Self::Certificate(verb) => verb.run(home)?,
             Self::Tenant(verb) => verb.run(home)?,
             Self::Invoke(args) => return args.run(home),
             Self::Usage(args) => args.run(home)?,

@@ -186,6 +186,12 @@ impl ConnectionLimits {
         }
     }
 
+    /// The same for one that was accepted already.
+    pub(crate) fn try_admit_from(&self, from: IpAddr) -> Option<ConnectionPermit> {
+        let total = self.total.clone().try_acquire_owned().ok()?;
+        self.admit_from(Reservation(total), Some(from))
+    }
+
     /// The share of the client that a proxy names, beside the permit of the proxy's connection.
     pub fn share_of(&self, client: IpAddr) -> Option<KeyedPermit<AddressPrefix>> {
         self.each.try_acquire(client.into())

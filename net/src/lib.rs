@@ -2,8 +2,8 @@
 //!
 //! A server is one [`Connections`], an accept loop for each listener and a [`ConnectionLimits`] for
 //! each class of clients; a connection takes its permit before it is accepted. The control plane
-//! is called through [`ApiClient`]. Absent on purpose: routes, authorization, HTTP/2, and any
-//! knowledge of what a request means.
+//! is called through [`ApiClient`]. Absent on purpose: routes, authorization, and any knowledge of
+//! what a request means.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::too_many_lines, reason = "tables of cases"))]
 
@@ -15,6 +15,8 @@ mod proxy_protocol; // the client of a connection, as a proxy in front says
 mod sender; // the client of a request, and what it may not say
 mod strict; // requests that every parser reads in one way
 mod server; // accept loop, HTTP/1.1 over one connection, drain
+mod tunnel; // a connection that is HTTP no more
+mod http2; // the same for HTTP/2, within tighter limits
 mod drained; // a body whose rest is read when its reader is done
 mod write_timeout; // a peer that reads too slowly
 mod throughput; // a body that comes too slowly
@@ -30,10 +32,12 @@ pub use admission::{
 pub use client::{ApiClient, ApiRequest, ClientError, FrameStream};
 pub use descriptors::{DESCRIPTORS_MIN, Descriptors};
 pub use drained::DrainedBody;
+pub use http2::{Http2Limits, is_http2};
 pub use listen::{Listener, PrivateListener};
 pub use proxy_protocol::read_proxy_header;
 pub use sender::{Scheme, Sender, TrustedProxies, remove_claims, remove_own};
 pub use server::{Connections, HttpLimits, Negotiated};
 pub use stream::{FrameBody, FrameReader, FrameSender, Gone, frame_body};
 pub use throughput::{MinThroughput, TimedBody};
+pub use tunnel::Tunnel;
 pub use write_timeout::WriteTimeout;

@@ -28,6 +28,33 @@ pub(crate) const LINGER_BYTES_MAX: usize = 1 << 20;
 /// small upload. To close the connection is cheaper than to read more, or for longer.
 pub(crate) const DRAINED_BYTES_MAX: u64 = 256 << 10;
 pub(crate) const DRAINED_TIME_MAX: Duration = Duration::from_secs(2);
+/// Requests of one connection of HTTP/2 at once: as many as browsers and gRPC expect at least.
+pub(crate) const HTTP2_STREAMS_MAX: usize = 100;
+/// What is read ahead of the body of one request, and of all of a connection: what a connection of
+/// HTTP/1.1 may hold, and twice that.
+pub(crate) const HTTP2_WINDOW_BYTES: u32 = 64 << 10;
+pub(crate) const HTTP2_WINDOW_BYTES_ALL: u32 = 128 << 10;
+/// What h2 holds of one response: a frame.
+pub(crate) const HTTP2_PIECE_BYTES_MAX: usize = 16 << 10;
+/// Requests that were reset before they were begun: h2's own limit.
+pub(crate) const HTTP2_RESETS_PENDING_MAX: usize = 20;
+/// Requests of one connection that were reset here because they were malformed.
+pub(crate) const HTTP2_ERRORS_MAX: usize = 100;
+/// Frames of a client that carry nothing, at once, for each second, and for each frame of a
+/// response: one that takes a large file in small pieces sends two for each piece.
+pub(crate) const HTTP2_OVERHEAD_MAX: u32 = 1000;
+pub(crate) const HTTP2_OVERHEAD_PER_SECOND: u32 = 100;
+pub(crate) const HTTP2_OVERHEAD_PER_RESPONSE_FRAME: u32 = 4;
+/// A request that was begun and is reset costs as much as so many of them: 200 at once, 20 a
+/// second.
+pub(crate) const HTTP2_RESET_COST: u32 = 5;
+/// A client that is gone without a word is found within a minute.
+pub(crate) const HTTP2_PING_EVERY: Duration = Duration::from_secs(40);
+pub(crate) const HTTP2_PING_TIME_MAX: Duration = Duration::from_secs(20);
+/// Between two looks at what is open on a connection.
+pub(crate) const HTTP2_LOOK_EVERY: Duration = Duration::from_secs(5);
+/// The preface is 24 bytes, which come in one packet.
+pub(crate) const HTTP2_PREFACE_PAUSE: Duration = Duration::from_millis(10);
 /// A file with a certificate or a key: a chain has a few KiB, and a mistaken path leads anywhere.
 pub(crate) const CERTIFICATE_BYTES_MAX: u64 = 1 << 20;
 /// Between two looks at the files of a certificate: before an operator looks whether it worked.

@@ -1,4 +1,4 @@
-use std::{convert::Infallible, net::IpAddr, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -29,11 +29,11 @@ const TLS_HANDSHAKE: u8 = 0x16;
 /// The connections of one server, and how they come to an end.
 #[derive(Debug, Clone, Default)]
 pub struct Connections {
-    tasks: TaskTracker,
+    pub(crate) tasks: TaskTracker,
     /// No further request on any connection.
-    closing: CancellationToken,
+    pub(crate) closing: CancellationToken,
     /// Not even the end of this one.
-    cut_off: CancellationToken,
+    pub(crate) cut_off: CancellationToken,
     heads: Arc<HeldHeads>,
 }
 
@@ -118,10 +118,15 @@ impl Connections {
     }
 
     /// As [`Connections::handshake`], for a client that may speak plain HTTP as well: its first
-    /// byte tells.
-    pub async fn negotiate(&self, acceptor: &TlsAcceptor, stream: TcpStream) -> Option<Negotiated> {
+    /// byte tells, which has to come within `first_time_max`.
+    pub async fn negotiate(
+        &self,
+        acceptor: &TlsAcceptor,
+        stream: TcpStream,
+        first_time_max: Duration,
+    ) -> Option<Negotiated> {
         let mut first = [0];
-        let peek = timeout(HANDSHAKE_TIME_MAX, stream.peek(&mut first));
+        let peek = timeout(first_time_max, stream.peek(&mut first));
         match self.closing.run_until_cancelled(peek).await? {
             Ok(Ok(1)) if first[0] == TLS_HANDSHAKE => {
                 let stream = self.handshake(acceptor, stream).await?;
@@ -134,7 +139,8 @@ impl Connections {
 
     /// Answers the requests of one connection until its end, or until the server closes: then it
     /// ends after the request that is under way. A request that is not strictly HTTP/1.1 is
-    /// refused, and the last one.
+    /// refused, and the last one. After a response 101 with a [`Tunnel`](crate::Tunnel) the
+    /// connection is that.
     pub async fn serve_http<S, H, B>(&self, stream: S, limits: HttpLimits, service: H)
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -144,7 +150,7 @@ impl Connections {
     {
         let verdict = Verdict::default();
         let strict = StrictService::new(&service, &verdict);
-        let connection = http1::Builder::new()
+        let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(limits.head_time_max)
             .max_headers(HEADERS_MAX)
@@ -158,14 +164,13 @@ impl Connections {
                 )),
                 service_fn(|request| strict.answer(request)),
             );
-        let mut connection = pin!(connection);
         // A token of its own, so that connections do not contend for the lock of one.
         let closing = self.closing.child_token();
         let ended = tokio::select! {
             biased;
             ended = &mut connection => ended,
             () = closing.cancelled() => {
-                connection.as_mut().graceful_shutdown();
+                Pin::new(&mut connection).graceful_shutdown();
                 tokio::select! {
                     biased;
                     ended = &mut connection => ended,
@@ -173,8 +178,17 @@ impl Connections {
                 }
             }
         };
-        if let Err(error) = ended {
-            tracing::debug!(%error, "a connection ended early");
+        match (ended, strict.take_tunnel()) {
+            (Ok(()), Some(tunnel)) => {
+                let http1::Parts { io, read_buf, .. } = connection.into_parts();
+                let (stream, left) = io.into_inner().into_inner().into_parts();
+                let client = WriteTimeout::new(stream, limits.write_time_max);
+                // Its peers know how to come again; it would never end by itself.
+                let tunnel = async { tunnel.run(&[&read_buf, &left[..]].concat(), client).await };
+                closing.run_until_cancelled(tunnel).await;
+            }
+            (Ok(()), None) => {}
+            (Err(error), _) => tracing::debug!(%error, "a connection ended early"),
         }
     }
 

@@ -27,6 +27,11 @@ impl<S> WriteTimeout<S> {
         Self { stream, time_max, waiting: None }
     }
 
+    /// The stream without its limit.
+    pub(crate) fn into_inner(self) -> S {
+        self.stream
+    }
+
     fn limit<T>(
         &mut self,
         cx: &mut Context<'_>,

@@ -24,13 +24,13 @@ mod journeys; // the whole control plane in one process
 
 pub use api::{
     AccessTokenAnswer, Caller, ChangeDomains, ChangeRollout, Client, Config, ContainerGrants,
-    CreateCluster, CreateCredential, CreateJoinToken, CreateSecret, CreateService,
-    CreatedJoinToken, Credential, CredentialInfo, Drain, Health, ImageResolver, IssueToken,
-    ListPage, QuotaReport, RegisteredDefinition, ResolvedImage, RolloutAction, RunTask,
-    TenantUsage, UpdateNode, UpdateService, UsageReport, serve,
+    CreateCertificate, CreateCluster, CreateCredential, CreateJoinToken, CreateSecret,
+    CreateService, CreatedJoinToken, Credential, CredentialInfo, Drain, Health, ImageResolver,
+    IssueToken, ListPage, QuotaReport, RegisteredDefinition, ReplaceCertificate, ResolvedImage,
+    RolloutAction, RunTask, TenantUsage, UpdateNode, UpdateService, UsageReport, serve,
 };
 pub use certificates::{ServerCertificate, certificate_authority, issue_certificate};
 pub use error::Error;
 pub use state::credentials::CredentialScope;
 pub use state::hosts::TenantDomains;
-pub use state::objects::{Claim, DisputedUsage, Runs, Secret, UsageTotal, Volume};
+pub use state::objects::{Certificate, Claim, DisputedUsage, Runs, Secret, UsageTotal, Volume};

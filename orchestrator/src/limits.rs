@@ -269,3 +269,12 @@ pub(crate) const PASSES_MAX: usize = 4;
 pub(crate) const SWEEP_EVERY: Duration = Duration::from_secs(600);
 /// Keys that one transaction deletes: what the store takes.
 pub(crate) const SWEPT_AT_ONCE: usize = 100;
+
+/// Of one certificate with its intermediates: chains have two or three.
+pub(crate) const CERTIFICATE_CHAIN_MAX: usize = 8;
+/// In PEM: some 2 KiB for each.
+pub(crate) const CERTIFICATE_CHAIN_BYTES_MAX: usize = 64 << 10;
+/// As many as public authorities put into one.
+pub(crate) const CERTIFICATE_HOSTS_MAX: usize = 100;
+/// Of one tenant: every node of the pool holds all that are served.
+pub(crate) const CERTIFICATES_MAX: usize = 100;

@@ -206,8 +206,26 @@ pub enum Protocol {
     /// HTTP: the ingress routes to it, and Wasm is called for each request.
     #[default]
     Http,
+    /// HTTP/2 without TLS, as gRPC speaks it, for native images: the ingress routes to it, with
+    /// trailers and streams in both directions.
+    Http2,
     /// Bytes, for native images.
     Tcp,
+}
+
+impl Protocol {
+    /// Whether the ingress routes to it.
+    pub fn is_routed(self) -> bool {
+        match self {
+            Self::Http | Self::Http2 => true,
+            Self::Tcp => false,
+        }
+    }
+
+    /// Whether it is the usual one.
+    pub fn is_http(&self) -> bool {
+        *self == Self::Http
+    }
 }
 
 /// A volume that a definition may mount.
@@ -274,7 +292,7 @@ impl TaskDefinition {
     /// answer requests: what its program is, only a node finds out.
     pub fn limits_of(&self, container: &ContainerDefinition) -> LimitRequest {
         LimitRequest {
-            serves: container.ports.iter().any(|port| port.protocol == Protocol::Http),
+            serves: container.ports.iter().any(|port| port.protocol.is_routed()),
             memory_soft_bytes: Some(container.memory_soft_bytes),
             memory_bytes_max: Some(container.memory_hard()),
             cpu_time_max: container.cpu_time_max_ms.map(Duration::from_millis),
@@ -395,7 +413,7 @@ impl ContainerDefinition {
             return Err(ContainerProblem::PortZero);
         }
         if let Some(health) = &self.health {
-            let port = |port: &PortMapping| (port.container_port, port.protocol == Protocol::Http);
+            let port = |port: &PortMapping| (port.container_port, port.protocol.is_http());
             health.check(&self.ports.iter().map(port).collect::<Vec<_>>())?;
         }
         for mount in &self.mounts {

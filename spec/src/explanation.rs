@@ -50,6 +50,8 @@ pub enum EventSubject {
     Task,
     /// A node.
     Node,
+    /// A certificate of host names.
+    Certificate,
 }
 
 /// Events, oldest first.

@@ -71,8 +71,8 @@ pub use manifest::{
 };
 pub use media::MediaType;
 pub use name::{
-    ClusterName, ContainerName, CredentialName, Family, NodeId, OPERATOR, ServiceName, TaskId,
-    Tenant, VolumeName,
+    CertificateName, ClusterName, ContainerName, CredentialName, Family, NodeId, OPERATOR,
+    ServiceName, TaskId, Tenant, VolumeName,
 };
 pub use object::{
     Cluster, ContainerHealth, ContainerPhase, ContainerStatus, Node, NodeCondition, NodeSpec,

@@ -63,6 +63,8 @@ names! {
     ContainerName = "container", "cats";
     /// What a client proves itself to the control plane with.
     CredentialName = "credential", "ci";
+    /// A certificate of host names.
+    CertificateName = "certificate", "shop";
     /// A volume on one node.
     VolumeName = "volume", "book";
 }

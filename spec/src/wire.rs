@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    definition::{TaskDefinition, TaskDefinitionId},
+    definition::{Protocol, TaskDefinition, TaskDefinitionId},
     host_name::HostName,
     launch_type::LaunchType,
-    name::{ClusterName, NodeId, ServiceName, TaskId, Tenant},
+    name::{CertificateName, ClusterName, NodeId, ServiceName, TaskId, Tenant},
     object::{NodeSpec, TaskStatus},
     route::{RouteRule, RouteSettings},
     secret::{SecretName, SecretValue},
@@ -259,11 +259,40 @@ pub struct RouteTable {
     /// Of some of `hosts`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub settings: BTreeMap<String, RouteSettings>,
+    /// The certificate that clients of a host are shown, which may stand for all names of a
+    /// domain: a certificate's exact name goes before its wildcard.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub certificates: BTreeMap<HostName, RouteCertificate>,
     /// Address of each node's ingress for the other ingresses, `address:port`.
     pub ingresses: BTreeMap<NodeId, String>,
     /// What the ingress of each node is trusted with. One that is not here may ask for nothing.
     #[serde(default)]
     pub peers: BTreeMap<NodeId, PeerTrust>,
+}
+
+/// Which certificate clients of a host are shown. Its key is in no table: a node asks for it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RouteCertificate {
+    /// The tenant that it belongs to.
+    pub tenant: Tenant,
+    /// Unique for its tenant.
+    pub name: CertificateName,
+    /// SHA-256 of the certificate (DER), 64 hex digits: another one has taken its place when it
+    /// differs.
+    pub fingerprint: String,
+}
+
+/// A certificate with its key, for a node whose ingress serves a host of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CertificatePair {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The certificate and its intermediates, PEM.
+    pub chain_pem: String,
+    /// Its private key, PEM.
+    pub key: SecretValue,
 }
 
 /// What the ingresses of other nodes believe of the ingress of one.
@@ -291,6 +320,9 @@ pub struct Backend {
     /// Whether it is of the revision that requests go over to, in shares.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub newest: bool,
+    /// What it speaks there.
+    #[serde(default, skip_serializing_if = "Protocol::is_http")]
+    pub protocol: Protocol,
 }
 
 /// Why a request was refused: a code for programs, a sentence for users, and what to try next.

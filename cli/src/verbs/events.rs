@@ -19,10 +19,10 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Without --until it goes on until it is interrupted. The log of a home keeps
-some ten thousand events. With a filter by service, node or cluster, or for a task that is not of this
-machine, the events are those of a platform: they are kept with their objects.
+some ten thousand events. With a filter by service, node, cluster or certificate, or for a task that is not of
+this machine, the events are those of a platform: they are kept with their objects.
 
-Filters: type (task, image, volume), event, task, image, volume, label, service, node, cluster
+Filters: type (task, image, volume), event, task, image, volume, label, service, node, cluster, certificate
 Fields:  .Type .Action .Actor.ID .Actor.Attributes .Time .TimeNano .ID .From .Status .Scope
 
 Example:
@@ -47,7 +47,7 @@ pub struct Args {
     control: Control,
 }
 
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "type",
     "event",
     "task",
@@ -59,7 +59,11 @@ const KEYS: [&str; 11] = [
     "service",
     "node",
     "cluster",
+    "certificate",
 ];
+
+/// Those of what only a platform has.
+const PLATFORM_KEYS: [&str; 4] = ["service", "node", "cluster", "certificate"];
 
 fn parse_filter(text: &str) -> Result<Filter, String> {
     Filter::parse(text, &KEYS)
@@ -103,7 +107,7 @@ impl Args {
     fn of_platform(&self, home: &Home) -> Option<Vec<(&'static str, String)>> {
         let filters = Filters(&self.filter);
         let of = |key: &'static str| filters.values(key).map(move |value| (key, value.to_owned()));
-        let mut keys: Vec<_> = ["service", "node", "cluster"].into_iter().flat_map(of).collect();
+        let mut keys: Vec<_> = PLATFORM_KEYS.into_iter().flat_map(of).collect();
         let is_elsewhere = |task: &str| {
             node::tasks::find(home.node(), task).is_err()
                 && matches!(self.control.reachable(home), Ok(Some(_)))

@@ -49,6 +49,7 @@ pub mod down;
 pub mod explain;
 pub mod invoke;
 pub mod secret;
+pub mod certificate;
 pub mod service;
 pub mod task;
 pub mod tenant;

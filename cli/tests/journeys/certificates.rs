@@ -23,7 +23,8 @@ pub fn certificate_for(stage: &Stage, names: &str) -> Option<(String, String)> {
     certificate_at(&stage.path("tls.crt"), &stage.path("tls.key"), names)
 }
 
-fn certificate_at(chain: &Path, key: &Path, names: &str) -> Option<(String, String)> {
+/// A certificate with its key in these files.
+pub fn certificate_at(chain: &Path, key: &Path, names: &str) -> Option<(String, String)> {
     let made = Command::new("openssl")
         .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"])
         .args(["-nodes", "-days", "2", "-subj", "/CN=test", "-addext"])
@@ -54,7 +55,7 @@ fn curl(chain: &str, name: &str, address: &str, path: &str) -> String {
 /// The same with more arguments: head, body and complaints.
 pub fn curl_with(chain: &str, url: &str, arguments: &[&str]) -> String {
     let output = Command::new("curl")
-        .args(["-sS", "-i", "--max-time", "20", "--cacert", chain])
+        .args(["-sS", "-i", "--http1.1", "--max-time", "20", "--cacert", chain])
         .args(arguments)
         .arg(url)
         .output()

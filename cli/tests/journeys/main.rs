@@ -51,6 +51,7 @@ mod foreground; // a task that takes input from this terminal and others
 mod life; // create, start, restart, kill, wait, rename
 mod stops; // with which signal and within which time a task ends
 mod servers; // stock servers from Debian's packages
+mod edge; // HTTP/2, upgrades and certificates of hosts at the ingress
 mod exec; // another program in a task that runs
 mod hostile_exec; // and guests that attack it
 mod health; // whether a program is well, as its check says

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::stage::{Stage, eventually, get};
 
-fn rootfs() -> Option<PathBuf> {
+pub fn rootfs() -> Option<PathBuf> {
     let root = std::env::var_os("MARGAY_TEST_SERVERS").map(PathBuf::from)?;
     let runs = rustix::process::geteuid().is_root() && root.join("usr/sbin/nginx").exists();
     let found = runs.then_some(root);

@@ -103,6 +103,23 @@ impl Head {
         self.target(method, target)
     }
 
+    /// One whose method, path and authority came in fields of their own, as in HTTP/2.
+    pub fn in_fields(method: &[u8], path: &[u8], authority: Option<&[u8]>) -> Result<Self, Fault> {
+        let mut head = Self { is_http_1_1: true, has_request_line: true, ..Self::default() };
+        head.target(method, path)?;
+        if let Some(authority) = authority {
+            head.authority = Some(host_of(authority)?.to_vec());
+        }
+        Ok(head)
+    }
+
+    /// The framing of one that came in fields, when all of them were judged: its authority names
+    /// the host.
+    pub fn end_of_fields(&mut self) -> Result<Framing, Fault> {
+        self.has_host |= self.authority.is_some();
+        self.framing()
+    }
+
     fn target(&mut self, method: &[u8], target: &[u8]) -> Result<(), Fault> {
         // No space, no control character; `#` never leaves a client.
         if target.is_empty() || target.iter().any(|byte| matches!(byte, 0..=b' ' | b'#' | 0x7f)) {
@@ -124,11 +141,16 @@ impl Head {
     }
 
     fn header(&mut self, line: &[u8]) -> Result<(), Fault> {
+        let (name, value) = field(line)?;
+        self.field(name, value)
+    }
+
+    /// Judges the next header.
+    pub fn field(&mut self, name: &[u8], value: &[u8]) -> Result<(), Fault> {
         self.headers += 1;
         if self.headers > HEADERS_MAX {
             return Err(Fault::bad("the head has more than 100 headers"));
         }
-        let (name, value) = field(line)?;
         match framing_name(name)? {
             Some(FramingName::Host) => self.host(value),
             Some(FramingName::ContentLength) => self.content_length(value),

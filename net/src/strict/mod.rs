@@ -3,14 +3,17 @@
 //! Two parsers that read one byte stream differently are a way past whatever the first of them
 //! decided. So each head and each chunk is judged before hyper sees it, and a request that any
 //! parser could read in another way is refused with 400 and its connection is closed. Every HTTP
-//! server of margay reads through this. Absent on purpose: repairing, and HTTP/2.
+//! server of margay reads through this, and a head that came in frames of HTTP/2 is judged by the
+//! same rules. Absent on purpose: repairing.
 
 mod head; // lines of a head, and how a body follows it
+mod fields; // a head that came in frames
 mod chunks; // a chunked body, with its trailers
 mod held; // heads that have not come in full, of all connections
 mod stream; // a stream that passes on what was judged
 mod refusal; // the response, in the place of the service's
 
+pub(crate) use fields::check;
 pub(crate) use held::HeldHeads;
 pub(crate) use refusal::StrictService;
 pub(crate) use stream::StrictStream;
@@ -26,6 +29,12 @@ impl Fault {
     const fn bad(text: &'static str) -> Self {
         Self { status: http::StatusCode::BAD_REQUEST, text }
     }
+
+    /// There are as many requests as there may be.
+    pub(crate) const REQUESTS: Self = Self {
+        status: http::StatusCode::SERVICE_UNAVAILABLE,
+        text: "this address has too many requests under way: try again",
+    };
 
     const BUSY: Self = Self {
         status: http::StatusCode::SERVICE_UNAVAILABLE,
@@ -46,7 +55,7 @@ impl Verdict {
         self.0.get().filter(|(refused, _)| *refused == request).map(|(_, fault)| *fault)
     }
 
-    fn is_refused(&self) -> bool {
+    pub fn is_refused(&self) -> bool {
         self.0.get().is_some()
     }
 }

@@ -77,6 +77,13 @@ impl<'a, S> StrictStream<'a, S> {
         }
     }
 
+    /// The stream, and what was read of it and not taken: nothing of that is judged any more.
+    pub fn into_parts(mut self) -> (S, Vec<u8>) {
+        let mut left = self.ready.split_off(self.passed);
+        left.append(&mut self.held.take());
+        (self.stream, left)
+    }
+
     /// How many of `bytes`, the next that have come, may be passed on now. The rest is held, or is
     /// never passed on.
     fn sift(&mut self, bytes: &[u8]) -> usize {

@@ -14,6 +14,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 use tokio::time::sleep;
+use tokio_rustls::server::TlsStream;
 
 use super::{certificates, private_key, provider};
 use crate::limits::{CERTIFICATE_BYTES_MAX, CERTIFICATE_LOOK_EVERY};
@@ -94,13 +95,18 @@ impl CertificateFiles {
 
     /// TLS 1.2 and 1.3 with the pair as it is at each handshake, for clients without a certificate.
     pub fn server(&self) -> Arc<ServerConfig> {
-        server_of(self.current.clone())
+        server_of(self.current.clone(), &[HTTP_1])
+    }
+
+    /// The pair as it is at each handshake.
+    pub(super) fn resolver(&self) -> Arc<dyn ResolvesServerCert> {
+        self.current.clone()
     }
 
     /// The same, with `own` for clients that name no server, which call it by its address, and for
     /// those that name one of `names`.
     pub fn server_beside(&self, own: Pair, names: &'static [&'static str]) -> Arc<ServerConfig> {
-        server_of(self.beside(own, names))
+        server_of(self.beside(own, names), &[HTTP_1])
     }
 
     /// Which of two pairs a client is shown.
@@ -171,7 +177,7 @@ impl Current {
 
 /// TLS 1.2 and 1.3 with one pair, for clients without a certificate.
 pub fn server_with(pair: Pair) -> Arc<ServerConfig> {
-    server_of(Arc::new(Always(pair)))
+    server_of(Arc::new(Always(pair)), &[HTTP_1])
 }
 
 /// A certificate chain with its key.
@@ -198,13 +204,27 @@ pub fn pair_of(
     CertifiedKey::from_der(chain, key, &provider()).map(Arc::new)
 }
 
-fn server_of(resolver: Arc<dyn ResolvesServerCert>) -> Arc<ServerConfig> {
+/// What a server speaks, as it is named in a handshake (ALPN).
+const HTTP_1: &[u8] = b"http/1.1";
+pub const HTTP_2: &[u8] = b"h2";
+/// Both versions, the newer one first.
+pub const WEB: [&[u8]; 2] = [HTTP_2, HTTP_1];
+
+/// Whether HTTP/2 was chosen in the handshake of a connection.
+pub fn speaks_http2<S>(stream: &TlsStream<S>) -> bool {
+    stream.get_ref().1.alpn_protocol() == Some(HTTP_2)
+}
+
+pub(super) fn server_of(
+    resolver: Arc<dyn ResolvesServerCert>,
+    protocols: &[&[u8]],
+) -> Arc<ServerConfig> {
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .expect("ring speaks TLS 1.2 and 1.3")
         .with_no_client_auth()
         .with_cert_resolver(resolver);
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     Arc::new(config)
 }
 

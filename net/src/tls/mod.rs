@@ -6,6 +6,7 @@
 
 mod certificates; // PEM, and which node a certificate names
 mod files; // a certificate in files that are renewed
+mod by_name; // one certificate for each host name
 mod pinned; // trust in the one CA that has a fingerprint
 
 use std::sync::Arc;
@@ -18,8 +19,12 @@ use rustls::{
 };
 use spec::NodeId;
 
+pub use by_name::CertificatesByName;
 pub use certificates::{certificates, fingerprint, ingress_of, names, private_key, roots};
-pub use files::{CertificateError, CertificateFiles, Pair, Renewal, pair, pair_of, server_with};
+pub use files::{
+    CertificateError, CertificateFiles, HTTP_2, Pair, Renewal, WEB, pair, pair_of, server_with,
+    speaks_http2,
+};
 use pinned::PinnedCa;
 
 /// The name of every control plane.

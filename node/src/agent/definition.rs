@@ -27,7 +27,7 @@ pub(super) fn container(
             transport: Transport::Tcp,
         })
     };
-    let http = definition.ports.iter().filter(|port| port.protocol == spec::Protocol::Http);
+    let http = definition.ports.iter().filter(|port| port.protocol.is_routed());
     let claim =
         |name: &spec::VolumeName| task.definition.volumes.iter().find(|claim| claim.name == *name);
     Ok(Container {

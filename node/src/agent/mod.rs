@@ -27,6 +27,7 @@ mod process; // opened, served until shutdown, ended
 mod desired; // the desired set: polled, kept, converged to
 mod reporting; // statuses and usage, to the control plane
 mod streams; // what clients of the control plane want of a container
+mod host_certificates; // those of hosts that its ingress serves
 mod certificates; // those of the node and of its ingress, renewed in time
 mod maintenance; // folders and caches swept
 

@@ -149,6 +149,7 @@ impl Agent {
             () = self.streams() => Some(AtEnd::Leave),
             () = self.maintain() => Some(AtEnd::Leave),
             () = self.keep_certificates() => Some(AtEnd::Leave),
+            () = self.keep_host_certificates(sets.clone()) => Some(AtEnd::Leave),
             () = self.host.spare_workers.refill() => Some(AtEnd::Leave),
         };
         let Some(at_end) = at_end else {
@@ -166,9 +167,13 @@ impl Agent {
     /// What its certificate said holds no more: the next start says that it has to join, and the
     /// ingress speaks to no other node.
     fn forget_identity(&self) {
-        for path in
-            [self.folder.identity(), self.folder.desired(), self.host.ingress.identity_file()]
-        {
+        let ingress = &self.host.ingress;
+        for path in [
+            self.folder.identity(),
+            self.folder.desired(),
+            ingress.identity_file(),
+            ingress.certificates_file(),
+        ] {
             let _ = std::fs::remove_file(path);
         }
     }

@@ -105,7 +105,10 @@ fn implied(known: &Known<'_>) -> Check {
         Some((Protocol::Http, port)) if known.ingress_ports.contains(&port) => {
             http(port, "/", BELOW_SERVER_ERRORS)
         }
-        Some((Protocol::Tcp, port)) if known.kind == Kind::Native => Reach::Tcp { port },
+        // What answers over HTTP/2 may have no page to ask for.
+        Some((Protocol::Tcp | Protocol::Http2, port)) if known.kind == Kind::Native => {
+            Reach::Tcp { port }
+        }
         Some(_) | None => Reach::Runs,
     };
     let interval = if reach == Reach::Runs { RUNS_FOR } else { UNTIL_READY_INTERVAL };
@@ -213,6 +216,14 @@ mod tests {
             ),
             (
                 tcp,
+                "null",
+                Kind::Native,
+                false,
+                None,
+                "TCP 25 every 1000 within 2000 after 30000 x3 until healthy",
+            ),
+            (
+                r#"[{ "container_port": 25, "protocol": "http2" }]"#,
                 "null",
                 Kind::Native,
                 false,

@@ -8,6 +8,7 @@ use std::{
 };
 
 use runtime::AddressRules;
+use spec::Protocol;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
@@ -32,7 +33,7 @@ pub(super) async fn ejected(replica: &Replica, upstream: &Arc<Upstream>, address
             (false, _) => left,
             (true, Err(_)) => PROBE_TIME_MAX, // another request has it probed
             (true, Ok(_probing)) => {
-                let answered = probe(upstream, &replica.target, addresses).await;
+                let answered = probe(upstream, &replica.target, replica.protocol, addresses).await;
                 answering.see();
                 if let Err(error) = answered {
                     eject(replica, upstream, addresses, &error);
@@ -53,20 +54,21 @@ fn eject(replica: &Replica, upstream: &Arc<Upstream>, addresses: &AddressRules, 
     tracing::warn!(?target, %error, "a replica does not answer and is left out");
     replica.answering.eject();
     let known = Arc::downgrade(&replica.answering);
-    tokio::spawn(until_it_answers(known, upstream.clone(), target, addresses.clone()));
+    let probed = (target, replica.protocol);
+    tokio::spawn(until_it_answers(known, upstream.clone(), probed, addresses.clone()));
 }
 
 /// Probes a replica that was ejected, for as long as a route table has it.
 async fn until_it_answers(
     known: Weak<Answering>,
     upstream: Arc<Upstream>,
-    target: Target,
+    (target, protocol): (Target, Protocol),
     addresses: AddressRules,
 ) {
     loop {
         sleep(PROBE_AGAIN_EVERY).await;
         let Some(known) = known.upgrade().filter(|known| known.is_ejected()) else { return };
-        if probe(&upstream, &target, &addresses).await.is_ok() {
+        if probe(&upstream, &target, protocol, &addresses).await.is_ok() {
             known.answered();
             tracing::info!(?target, "a replica answers again");
             return;
@@ -79,9 +81,10 @@ async fn until_it_answers(
 async fn probe(
     upstream: &Arc<Upstream>,
     target: &Target,
+    protocol: Protocol,
     addresses: &AddressRules,
 ) -> io::Result<()> {
-    match timeout(PROBE_TIME_MAX, upstream.answers(target, addresses)).await {
+    match timeout(PROBE_TIME_MAX, upstream.answers(target, protocol, addresses)).await {
         Ok(answer) => answer,
         Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")),
     }

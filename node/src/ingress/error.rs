@@ -58,6 +58,12 @@ impl GatewayError {
         Self { retry_after: Some(after), ..error }
     }
 
+    pub fn too_many_upgrades() -> Self {
+        let text = "this service has as many upgraded connections as it may have here";
+        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "E_UPGRADES", text);
+        Self { retry_after: Some(A_SECOND), ..error }
+    }
+
     /// Why is for the log: which addresses answer, and how, is no client's business.
     pub fn no_replica(host: &str) -> Self {
         let text = format!("no replica of {host} can be reached right now");

@@ -7,7 +7,10 @@ use std::{
 
 use disk::Survives;
 use serde::{Deserialize, Serialize};
-use spec::{Digest, NodeId, TaskId, Tenant, wire::RouteTable};
+use spec::{
+    Digest, NodeId, TaskId, Tenant,
+    wire::{RouteCertificate, RouteTable},
+};
 
 use crate::{
     error::{Error, Result},
@@ -34,6 +37,30 @@ pub(crate) struct Shared {
     /// Internal networks in which the owner of this node lets other nodes be.
     #[serde(default)]
     pub networks: Vec<PrivateNetwork>,
+}
+
+/// `certificates.json`: the certificates of hosts that this ingress serves, with their keys, and of
+/// no others.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct HostCertificates {
+    pub version: u32,
+    pub pairs: Vec<HostCertificate>,
+}
+
+/// One of them.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct HostCertificate {
+    pub certificate: RouteCertificate,
+    pub chain_pem: String,
+    pub key_pem: String,
+}
+
+impl Default for HostCertificates {
+    fn default() -> Self {
+        Self { version: 1, pairs: Vec::new() }
+    }
 }
 
 /// The folder that the agent and the ingress share.
@@ -72,6 +99,16 @@ impl IngressFolder {
 
     pub fn identity_file(&self) -> PathBuf {
         self.0.join("ingress.json")
+    }
+
+    pub fn certificates_file(&self) -> PathBuf {
+        self.0.join("certificates.json")
+    }
+
+    /// Writes the certificates of the hosts that the ingress serves.
+    pub fn write_certificates(&self, certificates: &HostCertificates) -> Result<()> {
+        let path = self.certificates_file();
+        write_for_ingress(&path, &files::json(&path, certificates)?, Survives::PowerLoss)
     }
 
     /// Writes a certificate with its key to where the ingress may read them.

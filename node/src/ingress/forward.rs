@@ -1,6 +1,6 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use http::{HeaderValue, Method, Request, Response, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body;
 use hyper::body::Incoming;
 use net::{Scheme, Sender, TrustedProxies};
@@ -9,13 +9,14 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::{
     ejection,
     error::GatewayError,
-    head,
+    grpc, head,
     limits::{BEYOND_THE_REPLICA, EJECTED_WAIT_MAX, Limits, REPLACEMENT_TIME_MAX, RETRY_EVERY},
     request_body::{ReplicaClock, RequestBody},
     response_body::{Idle, InFlight, Relayed, ResponseBody},
     routes::{Arrival, Number, Routes, Wanted},
     sticky,
     table::{Replica, Service, Target},
+    upgrade::Upgrade,
     upstream::{Lease, Upstream},
 };
 
@@ -49,6 +50,19 @@ enum Attempt {
     TooSlow,
 }
 
+impl Attempt {
+    /// Counts what became of it as the replica's.
+    fn count(&self, replica: &Replica) {
+        match self {
+            Self::Answered(response, _) => replica.counts.answered(response.status()),
+            Self::NotSent(..) => {}
+            Self::Lost(_) | Self::Ejected | Self::StoppedAnswering | Self::TooSlow => {
+                replica.counts.lost();
+            }
+        }
+    }
+}
+
 impl Forwarder {
     /// Answers one request that came over a connection of `peer`, whatever happens.
     pub async fn answer(
@@ -58,11 +72,16 @@ impl Forwarder {
         scheme: Scheme,
         arrival: &Arrival,
     ) -> Response<ResponseBody> {
+        let is_call = grpc::is_call(request.headers());
         match self.forward(request, peer, scheme, arrival).await {
             Ok(response) => response,
             Err(refusal) => {
                 tracing::debug!(code = refusal.code, text = refusal.text, "refused");
-                refusal.into_response().map(ResponseBody::Own)
+                let response = match is_call {
+                    true => grpc::refusal(&refusal),
+                    false => refusal.into_response(),
+                };
+                response.map(ResponseBody::Own)
             }
         }
     }
@@ -88,8 +107,8 @@ impl Forwarder {
         let wanted = Wanted { host: &host, path: &path, arrival, replica: named.as_deref() };
         let mut number = Number::default();
         let service = self.service(wanted, &mut number)?;
-        let bytes_max = self.limits.body_bytes_max;
-        if request.body().size_hint().lower() > bytes_max {
+        let (bytes_max, is_stream) = (self.limits.body_bytes_max, service.speaks_http2());
+        if request.body().size_hint().lower() > bytes_max && !is_stream {
             return Err(GatewayError::too_large(bytes_max));
         }
         let sender = Sender::of(peer, scheme, request.headers(), &self.proxies);
@@ -100,16 +119,19 @@ impl Forwarder {
             check_rate(&service, &sender)?;
         }
         let mut parts = head::to_replica(&request, &host, &sender, arrival)?;
-        let body = RequestBody::new(request.into_body(), bytes_max, self.limits.throughput());
-        if !body.is_empty() && !parts.headers.contains_key(header::CONTENT_LENGTH) {
-            // Explicit, because a GET is sent without its body otherwise.
-            parts.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        let upgrade = Upgrade::asked(&request, &service)?;
+        let body = match is_stream {
+            true => RequestBody::stream(request.into_body()),
+            false => RequestBody::new(request.into_body(), bytes_max, self.limits.throughput()),
+        };
+        let is_safe = body.is_empty() && matches!(parts.method, Method::GET | Method::HEAD);
+        let again = (is_safe && upgrade.is_none()).then(|| parts.clone());
+        if let Some(upgrade) = &upgrade {
+            upgrade.ask(&mut parts.headers);
         }
-        let again = (body.is_empty() && matches!(parts.method, Method::GET | Method::HEAD))
-            .then(|| parts.clone());
         let request = Request::from_parts(parts, body);
         let (mut response, replica) =
-            self.try_replicas(wanted, &mut number, request, again).await?;
+            self.try_replicas(wanted, &mut number, request, again, upgrade).await?;
         let is_new = named.as_deref() != Some(&*replica);
         if service.settings.sticky && is_new && *arrival == Arrival::Client {
             sticky::name(response.headers_mut(), &replica, sender.scheme == Scheme::Https);
@@ -149,6 +171,7 @@ impl Forwarder {
         number: &mut Number,
         mut request: Request<RequestBody>,
         again: Option<http::request::Parts>,
+        upgrade: Option<Upgrade>,
     ) -> Result<(Response<ResponseBody>, Arc<str>), GatewayError> {
         let deadline = Instant::now() + REPLACEMENT_TIME_MAX;
         let host = wanted.host;
@@ -164,22 +187,17 @@ impl Forwarder {
             };
             for (index, replica) in replicas.iter().enumerate() {
                 let in_flight = InFlight::with(&replica.in_flight);
+                let stream = service.speaks_http2().then(|| request.body().clock());
                 // Only for another one that may do better, and where nothing is done twice.
                 let mut rest = replicas[index + 1..].iter();
                 let may_leave = again.is_some() && rest.any(|other| !other.answering.is_ejected());
                 let attempt = self.attempt(replica, times, request, may_leave).await;
-                match &attempt {
-                    Attempt::Answered(response, _) => replica.counts.answered(response.status()),
-                    Attempt::NotSent(..) => {}
-                    Attempt::Lost(_)
-                    | Attempt::Ejected
-                    | Attempt::StoppedAnswering
-                    | Attempt::TooSlow => replica.counts.lost(),
-                }
+                attempt.count(replica);
                 match attempt {
                     Attempt::Answered(response, lease) => {
                         replica.answering.answered();
-                        let response = relay(response, lease, in_flight, times.idle)?;
+                        let stream = (times.idle, stream);
+                        let response = pass_on(response, lease, in_flight, stream, upgrade).await?;
                         return Ok((response, replica.name.clone()));
                     }
                     Attempt::TooSlow => return Err(GatewayError::too_slow(host)),
@@ -230,7 +248,7 @@ impl Forwarder {
             request.headers_mut().insert(head::HOP, hop.expect("a name is hex digits"));
         }
         let addresses = self.routes.addresses();
-        let mut lease = match self.upstream.lease(&replica.target, &addresses).await {
+        let mut lease = match self.upstream.lease(replica, &addresses).await {
             Ok(lease) => lease,
             Err(error) => return Attempt::NotSent(request, error.to_string()),
         };
@@ -250,7 +268,7 @@ impl Forwarder {
             };
             let answer = tokio::select! {
                 biased;
-                answer = wait(&clock, times.response, lease.sender.try_send_request(request)) => answer,
+                answer = wait(&clock, times.response, lease.send(request)) => answer,
                 end = ejected => {
                     lease.cut();
                     return end;
@@ -266,7 +284,7 @@ impl Forwarder {
                     // An idle connection that the replica had closed: a new one tells whether it is
                     // still there.
                     Some(whole) if lease.used => {
-                        match self.upstream.fresh(&replica.target, &addresses).await {
+                        match self.upstream.fresh(replica, &addresses).await {
                             Ok(fresh) => (lease, request) = (fresh, whole),
                             Err(error) => return Attempt::NotSent(whole, error.to_string()),
                         }
@@ -306,6 +324,20 @@ fn check_rate(service: &Service, sender: &Sender) -> Result<(), GatewayError> {
     })
 }
 
+/// A response on its way back, or the connection that the replica has agreed to upgrade.
+async fn pass_on(
+    response: Response<Incoming>,
+    lease: Lease,
+    in_flight: InFlight,
+    (idle, stream): (Duration, Option<ReplicaClock>),
+    upgrade: Option<Upgrade>,
+) -> Result<Response<ResponseBody>, GatewayError> {
+    match upgrade.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS) {
+        Some(upgrade) => upgrade.switched(response, in_flight, idle).await,
+        None => relay(response, lease, in_flight, Idle::new(idle, stream)),
+    }
+}
+
 /// The same request once more.
 fn again_with(parts: &http::request::Parts) -> Request<RequestBody> {
     Request::from_parts(parts.clone(), RequestBody::none())
@@ -315,7 +347,7 @@ fn relay(
     response: Response<Incoming>,
     lease: Lease,
     in_flight: InFlight,
-    idle: Duration,
+    idle: Idle,
 ) -> Result<Response<ResponseBody>, GatewayError> {
     let (mut parts, body) = response.into_parts();
     let closes = parts
@@ -331,11 +363,6 @@ fn relay(
         }
         false => Some(lease),
     };
-    let body = ResponseBody::Relayed(Relayed {
-        body,
-        lease,
-        _in_flight: in_flight,
-        idle: Idle::new(idle),
-    });
+    let body = ResponseBody::Relayed(Relayed { body, lease, _in_flight: in_flight, idle });
     Ok(Response::from_parts(parts, body))
 }

@@ -1,6 +1,6 @@
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version, header,
     uri::{Authority, PathAndQuery},
 };
 use http_body_util::Full;
@@ -23,7 +23,9 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 /// Names the replica that one ingress has chosen on the node of another. Only looked at where a
 /// certificate has proven the sender.
 pub(super) const HOP: HeaderName = HeaderName::from_static("x-margay-hop");
+/// By which version a request came here (RFC 9110 7.6.3).
 const VIA: HeaderValue = HeaderValue::from_static("1.1 margay");
+const VIA_2: HeaderValue = HeaderValue::from_static("2.0 margay");
 /// A request that has been through so many proxies goes in circles.
 const VIA_MAX: usize = 8;
 
@@ -103,13 +105,6 @@ pub(super) fn to_replica(
         return Err(GatewayError::unsupported("CONNECT is not offered here"));
     }
     let headers = request.headers();
-    if headers
-        .get_all(header::UPGRADE)
-        .iter()
-        .any(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
-    {
-        return Err(GatewayError::unsupported("WebSockets are not offered here"));
-    }
     if headers.get_all(header::VIA).iter().count() >= VIA_MAX {
         return Err(GatewayError::new(
             StatusCode::LOOP_DETECTED,
@@ -124,15 +119,30 @@ pub(super) fn to_replica(
     parts.uri = Uri::from(path);
     parts.headers = end_to_end(headers);
     parts.headers.remove(header::EXPECT);
-    let original = headers.get(header::HOST).cloned().or_else(|| HeaderValue::from_str(host).ok());
+    let asked = request.uri().authority().map_or(host, Authority::as_str);
+    let original = headers.get(header::HOST).cloned().or_else(|| HeaderValue::from_str(asked).ok());
     let original = original.unwrap_or(HeaderValue::from_static(""));
     parts.headers.insert(header::HOST, original);
+    join_cookies(&mut parts.headers);
     match arrival.hides_the_client() {
         true => sender.replace_claims(&mut parts.headers),
         false => drop(parts.headers.remove(HOP)),
     }
-    parts.headers.append(header::VIA, VIA);
+    let is_http2 = request.version() == Version::HTTP_2;
+    parts.headers.append(header::VIA, if is_http2 { VIA_2 } else { VIA });
     Ok(parts)
+}
+
+/// Makes one header of all cookies. Clients of HTTP/2 send them in pieces, which programs behind
+/// HTTP/1.1 must not see (RFC 9113 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let cookies: Vec<&[u8]> =
+        headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if cookies.len() > 1
+        && let Ok(one) = HeaderValue::from_bytes(&cookies.join(&b"; "[..]))
+    {
+        headers.insert(header::COOKIE, one);
+    }
 }
 
 /// The head that goes back to the client.
@@ -145,13 +155,36 @@ pub(super) fn to_client(parts: &mut http::response::Parts) -> Result<(), Gateway
     }
     parts.headers = end_to_end(&parts.headers);
     net::remove_own(&mut parts.headers);
-    parts.version = http::Version::HTTP_11;
+    parts.version = Version::HTTP_11;
     parts.extensions.clear();
     Ok(())
 }
 
+/// The same for what comes after the body of a response.
+pub(super) fn trailers_to_client(trailers: &HeaderMap) -> HeaderMap {
+    let mut trailers = without_framing(trailers);
+    net::remove_own(&mut trailers);
+    trailers
+}
+
+/// The same for what comes after the body of a request.
+pub(super) fn trailers_to_replica(trailers: &HeaderMap) -> HeaderMap {
+    let mut trailers = without_framing(trailers);
+    net::remove_claims(&mut trailers);
+    trailers
+}
+
+/// What trailers may say: nothing of where a message ends or whose it is (RFC 9110 6.5.1).
+fn without_framing(trailers: &HeaderMap) -> HeaderMap {
+    let mut trailers = end_to_end(trailers);
+    for name in [header::CONTENT_LENGTH, header::HOST, header::AUTHORIZATION, header::SET_COOKIE] {
+        trailers.remove(name);
+    }
+    trailers
+}
+
 /// `headers` without what is about one connection, by its own words or by RFC 9110's.
-fn end_to_end(headers: &HeaderMap) -> HeaderMap {
+pub(super) fn end_to_end(headers: &HeaderMap) -> HeaderMap {
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()
@@ -288,7 +321,6 @@ mod tests {
             let sender = Sender::direct([1, 1, 1, 1].into(), net::Scheme::Http);
             to_replica(&request, "a", &sender, &Arrival::Client).unwrap_err().status.as_u16()
         };
-        assert_eq!(refusal(request("/", &[("host", "a"), ("upgrade", "WebSocket")])), 501);
         assert_eq!(refusal(request("/", &[("via", "1.1 x"); VIA_MAX])), 508);
         let mut connect = request("a:80", &[("host", "a")]);
         *connect.method_mut() = Method::CONNECT;

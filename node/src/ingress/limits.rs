@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use net::{HttpLimits, MinThroughput};
+use net::{Http2Limits, HttpLimits, MinThroughput};
 
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -20,7 +20,8 @@ pub struct Limits {
     /// From the last of a request to the head of its response, or to the next piece that is taken
     /// of its body: more than a worker gives a request.
     pub response_time_max: Duration,
-    /// Between two pieces of a response.
+    /// Between two pieces of a response; for a client of HTTP/2 also to take one of them, and
+    /// between two requests.
     pub idle_time_max: Duration,
     /// For requests to finish once the end was asked for.
     pub drain_time_max: Duration,
@@ -45,6 +46,15 @@ impl Default for Limits {
 impl Limits {
     pub(super) fn http(&self) -> HttpLimits {
         HttpLimits::with_times(self.head_time_max, self.stall_time_max)
+    }
+
+    pub(super) fn http2(&self) -> Http2Limits {
+        Http2Limits {
+            first_time_max: self.head_time_max,
+            idle_time_max: self.idle_time_max,
+            take_time_max: self.idle_time_max,
+            write_time_max: self.stall_time_max,
+        }
     }
 
     pub(super) fn throughput(&self) -> MinThroughput {
@@ -81,6 +91,15 @@ pub(super) const SAMPLED_EVERY: Duration = Duration::from_millis(100);
 pub(super) const COUNTED_EVERY: Duration = Duration::from_secs(1);
 /// Of the file with these counts: some 10,000 replicas.
 pub(super) const COUNTED_BYTES_MAX: u64 = 4 << 20;
+/// Upgraded connections of one service at one time, WebSockets above all: with two descriptors each
+/// two services leave enough for the requests of others.
+pub(super) const UPGRADES_PER_SERVICE_MAX: usize = 4096;
+/// Requests of one connection of HTTP/2 to a replica at once, before another one is opened: what
+/// servers allow at least.
+pub(super) const UPSTREAM_STREAMS_MAX: usize = 100;
+/// What is read ahead of one response of HTTP/2, and of all of a connection.
+pub(super) const UPSTREAM_WINDOW_BYTES: u32 = 64 << 10;
+pub(super) const UPSTREAM_WINDOW_BYTES_ALL: u32 = 1 << 20;
 /// What an ingress waits for a replica beyond what the replica itself gives a request: its own
 /// answer says more.
 pub(super) const BEYOND_THE_REPLICA: Duration = Duration::from_secs(5);
@@ -90,6 +109,8 @@ pub(super) const EJECTED_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Between two looks at the identity and the idle connections.
 pub(super) const MAINTENANCE_EVERY: Duration = Duration::from_secs(5);
+/// Between two looks at the certificates of hosts: soon enough for a client that tries again.
+pub(super) const CERTIFICATES_EVERY: Duration = Duration::from_millis(250);
 /// Between two looks at the route table's file: a fifth of what a user calls immediate.
 pub(super) const ROUTES_EVERY: Duration = Duration::from_millis(25);
 

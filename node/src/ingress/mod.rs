@@ -2,12 +2,14 @@
 //!
 //! A process of its own without privileges: it keeps serving with the last route table when the
 //! agent and the control plane are gone, and an attacker that takes it over finds sockets of tasks
-//! that are open to the world anyway. It shares four things with the agent, all files in one
+//! that are open to the world anyway. It shares five things with the agent, all files in one
 //! folder: `routes.json`, `ingress.json` (a certificate that proves nothing to the control plane),
-//! `sockets/`, and `counts.json`, the only one that it writes.
+//! `certificates.json` (of the hosts that it serves, with their keys), `sockets/`, and
+//! `counts.json`, the only one that it writes.
 //!
-//! What comes in is read, judged and written anew; no byte is passed on as it came. Absent on
-//! purpose: HTTP/2 towards clients, WebSockets, and any knowledge of what a task is.
+//! What comes in is read, judged and written anew; no byte is passed on as it came, until a replica
+//! has agreed to speak something else than HTTP. Absent on purpose: any knowledge of what a task
+//! is.
 
 mod limits; // how much and how long, with the reasons
 
@@ -19,15 +21,20 @@ mod rate; // how many requests a client may make
 mod path; // a path as routes see it
 mod table; // services, their replicas, and the rules of other hosts
 mod routes; // which service has a request, and which of its replicas next
+mod host_certificates; // which certificate clients of a host are shown
 mod sticky; // a client that stays with a replica
 mod head; // what of a request's and a response's head travels on
 mod request_body; // a body within its limits of size and time
 mod peer_limits; // how many connections each other node may have
 mod peer_tls; // certificates towards other nodes, as they are now
+mod outgoing; // a request in the version of HTTP that its replica speaks
+mod shared; // connections to replicas that many requests share
 mod upstream; // connections to replicas, kept while they live
 mod ejection; // replicas that do not answer are left out
 mod response_body; // a response on its way back, and what it frees at its end
 mod counted; // what replicas were asked, on its way to the control plane
+mod upgrade; // connections that become something else than HTTP
+mod grpc; // refusals that clients of gRPC understand
 mod forward; // one request, from its arrival to its response
 mod error; // responses of the ingress itself, in plain text
 mod server; // listeners, connections, drain
@@ -39,7 +46,7 @@ pub use process::{IngressConfig, keep_certificate, run};
 pub use server::{Front, Listeners, serve};
 
 pub(crate) use counted::read as counted_requests;
-pub(crate) use folder::{IngressFolder, Shared};
+pub(crate) use folder::{HostCertificate, HostCertificates, IngressFolder, Shared};
 
 #[cfg(test)]
 mod peer_tests;

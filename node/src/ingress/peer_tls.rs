@@ -1,13 +1,21 @@
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
+use spec::Protocol;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use crate::identity::IngressIdentity;
+use crate::{error::Result, identity::IngressIdentity};
 
 /// What the ingresses of two nodes speak TLS with. There is none before the agent has joined, and
 /// another one after each renewal of the certificate.
 #[derive(Default)]
-pub(super) struct PeerTls(RwLock<Option<(TlsAcceptor, TlsConnector)>>);
+pub(super) struct PeerTls(RwLock<Option<Tls>>);
+
+struct Tls {
+    acceptor: TlsAcceptor,
+    connector: TlsConnector,
+    /// For connections of HTTP/2.
+    connector_http2: TlsConnector,
+}
 
 impl PeerTls {
     pub fn of(identity: Option<&IngressIdentity>) -> Self {
@@ -20,21 +28,39 @@ impl PeerTls {
 
     /// Speaks as `identity` from the next handshake on.
     pub fn replace(&self, identity: &IngressIdentity) {
-        match identity.server().and_then(|server| Ok((server.into(), identity.client()?.into()))) {
-            Ok(both) => *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(both),
+        match Tls::of(identity) {
+            Ok(tls) => *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(tls),
             Err(error) => tracing::warn!(%error, "other nodes and this ingress cannot be reached"),
         }
     }
 
     pub fn acceptor(&self) -> Option<TlsAcceptor> {
-        self.get(|(acceptor, _)| acceptor.clone())
+        self.get(|tls| tls.acceptor.clone())
     }
 
-    pub fn connector(&self) -> Option<TlsConnector> {
-        self.get(|(_, connector)| connector.clone())
+    pub fn connector(&self, protocol: Protocol) -> Option<TlsConnector> {
+        self.get(|tls| match protocol {
+            Protocol::Http2 => tls.connector_http2.clone(),
+            Protocol::Http | Protocol::Tcp => tls.connector.clone(),
+        })
     }
 
-    fn get<T>(&self, part: impl FnOnce(&(TlsAcceptor, TlsConnector)) -> T) -> Option<T> {
+    fn get<T>(&self, part: impl FnOnce(&Tls) -> T) -> Option<T> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(part)
+    }
+}
+
+impl Tls {
+    fn of(identity: &IngressIdentity) -> Result<Self> {
+        let mut server = (*identity.server()?).clone();
+        server.alpn_protocols = net::tls::WEB.map(<[u8]>::to_vec).into();
+        let client = identity.client()?;
+        let mut client_http2 = (*client).clone();
+        client_http2.alpn_protocols = vec![net::tls::HTTP_2.to_vec()];
+        Ok(Self {
+            acceptor: Arc::new(server).into(),
+            connector: client.into(),
+            connector_http2: Arc::new(client_http2).into(),
+        })
     }
 }

@@ -2,7 +2,7 @@ use std::{
     io,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
@@ -11,16 +11,26 @@ use hyper::body::Incoming;
 use net::{DrainedBody, MinThroughput, TimedBody};
 use tokio::time::Instant;
 
-/// What a client sends, within its limits: no more bytes than allowed, and no slower.
+use super::head;
+
+/// What a client sends, within its limits.
 pub(super) struct RequestBody {
-    /// Nothing when a request without a body is sent a second time.
-    body: Option<TimedBody<DrainedBody>>,
-    left: u64,
+    source: Source,
     clock: ReplicaClock,
 }
 
+enum Source {
+    /// A request without a body that is sent a second time.
+    None,
+    /// No more bytes than these, and no slower than allowed.
+    Whole { body: TimedBody<DrainedBody>, left: u64 },
+    /// A stream of messages, as long and as slow as both sides like, with its trailers.
+    Stream(DrainedBody),
+}
+
 /// Runs while a request waits for its replica, to take more of the body or to respond, and not
-/// while it waits for the client to send more. The same for all that hold it.
+/// while it waits for the client to send more, unless that is a stream: there it begins anew with
+/// each piece. The same for all that hold it.
 #[derive(Debug, Clone)]
 pub(super) struct ReplicaClock(Arc<Mutex<Option<Instant>>>);
 
@@ -45,12 +55,20 @@ impl ReplicaClock {
 
 impl RequestBody {
     pub fn new(body: Incoming, bytes_max: u64, throughput: MinThroughput) -> Self {
-        let body = Some(TimedBody::new(DrainedBody::new(body), throughput));
-        Self { body, left: bytes_max, clock: ReplicaClock::started_now() }
+        let body = TimedBody::new(DrainedBody::new(body), throughput);
+        Self::from(Source::Whole { body, left: bytes_max })
+    }
+
+    pub fn stream(body: Incoming) -> Self {
+        Self::from(Source::Stream(DrainedBody::new(body)))
     }
 
     pub fn none() -> Self {
-        Self { body: None, left: 0, clock: ReplicaClock::started_now() }
+        Self::from(Source::None)
+    }
+
+    fn from(source: Source) -> Self {
+        Self { source, clock: ReplicaClock::started_now() }
     }
 
     /// Its clock, also once the body was sent off.
@@ -73,7 +91,23 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         let this = &mut *self;
-        let Some(body) = &mut this.body else { return Poll::Ready(None) };
+        let (body, left) = match &mut this.source {
+            Source::None => return Poll::Ready(None),
+            Source::Whole { body, left } => (body, left),
+            Source::Stream(body) => {
+                let frame = ready!(Pin::new(body).poll_frame(cx));
+                this.clock.start();
+                return Poll::Ready(frame.map(|frame| match frame {
+                    Ok(mut frame) => {
+                        if let Some(trailers) = frame.trailers_mut() {
+                            *trailers = head::trailers_to_replica(trailers);
+                        }
+                        Ok(frame)
+                    }
+                    Err(error) => Err(io::Error::other(error)),
+                }));
+            }
+        };
         let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else {
             this.clock.stop();
             return Poll::Pending;
@@ -83,9 +117,9 @@ impl Body for RequestBody {
         // Trailers are announced by headers that are not passed on.
         let Ok(data) = frame.into_data() else { return Poll::Ready(None) };
         let length = data.len() as u64;
-        match this.left.checked_sub(length) {
-            Some(left) => {
-                this.left = left;
+        match left.checked_sub(length) {
+            Some(rest) => {
+                *left = rest;
                 Poll::Ready(Some(Ok(Frame::data(data))))
             }
             None => Poll::Ready(Some(Err(io::Error::new(
@@ -96,10 +130,18 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Body::is_end_stream)
+        match &self.source {
+            Source::None => true,
+            Source::Whole { body, .. } => body.is_end_stream(),
+            Source::Stream(body) => body.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint)
+        match &self.source {
+            Source::None => SizeHint::with_exact(0),
+            Source::Whole { body, .. } => body.size_hint(),
+            Source::Stream(body) => body.size_hint(),
+        }
     }
 }

@@ -15,7 +15,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::upstream::Lease;
+use super::{head, request_body::ReplicaClock, upstream::Lease};
 
 /// What a client gets: a response of the ingress itself, or a replica's as it comes.
 pub(super) enum ResponseBody {
@@ -32,16 +32,18 @@ pub(super) struct Relayed {
 }
 
 /// How long a response may pause. Only while its replica is waited for: not while a client takes
-/// what has come.
+/// what has come, and not while the client of a stream sends.
 pub(super) struct Idle {
     time_max: Duration,
+    /// Of the request, where both sides may speak at any time.
+    stream: Option<ReplicaClock>,
     waiting: Option<Pin<Box<Sleep>>>,
     is_waiting: bool,
 }
 
 impl Idle {
-    pub fn new(time_max: Duration) -> Self {
-        Self { time_max, waiting: None, is_waiting: false }
+    pub fn new(time_max: Duration, stream: Option<ReplicaClock>) -> Self {
+        Self { time_max, stream, waiting: None, is_waiting: false }
     }
 
     fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -51,7 +53,14 @@ impl Idle {
             waiting.as_mut().reset(until);
             self.is_waiting = true;
         }
-        waiting.as_mut().poll(cx)
+        loop {
+            ready!(waiting.as_mut().poll(cx));
+            let spoken = self.stream.as_ref().and_then(ReplicaClock::started);
+            match spoken.map(|at| at + self.time_max).filter(|until| *until > Instant::now()) {
+                Some(until) => waiting.as_mut().reset(until),
+                None => return Poll::Ready(()),
+            }
+        }
     }
 }
 
@@ -80,7 +89,15 @@ impl Body for ResponseBody {
                 {
                     lease.give_back();
                 }
-                Poll::Ready(frame.map(|frame| frame.map_err(io::Error::other)))
+                Poll::Ready(frame.map(|frame| match frame {
+                    Ok(mut frame) => {
+                        if let Some(trailers) = frame.trailers_mut() {
+                            *trailers = head::trailers_to_client(trailers);
+                        }
+                        Ok(frame)
+                    }
+                    Err(error) => Err(io::Error::other(error)),
+                }))
             }
         }
     }

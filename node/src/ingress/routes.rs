@@ -1,4 +1,5 @@
 use std::{
+    collections::BTreeMap,
     fs,
     sync::{
         Arc, RwLock,
@@ -8,7 +9,10 @@ use std::{
 
 use runtime::AddressRules;
 use rustls::pki_types::CertificateDer;
-use spec::{NodeId, wire::PeerTrust};
+use spec::{
+    HostName, NodeId,
+    wire::{PeerTrust, RouteCertificate},
+};
 
 use super::{
     error::GatewayError,
@@ -127,6 +131,11 @@ impl Routes {
         let table = self.table();
         let node = net::tls::ingress_of(certificate, table.nodes.keys())?;
         Some((node.clone(), table.nodes[node].clone()))
+    }
+
+    /// Which certificates clients of which hosts are shown.
+    pub fn certificates(&self) -> BTreeMap<HostName, RouteCertificate> {
+        self.table().certificates.clone()
     }
 
     /// Which addresses may be dialled.

@@ -4,7 +4,8 @@ use http::Request;
 use hyper::{body::Incoming, service::service_fn};
 use net::{
     ConnectionLimits, ConnectionPermit, Connections, Descriptors, Negotiated, Scheme,
-    TrustedProxies, tls::CertificateFiles,
+    TrustedProxies,
+    tls::{CertificateFiles, CertificatesByName},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -18,9 +19,10 @@ use super::{
     error::GatewayError,
     folder::IngressFolder,
     forward::Forwarder,
-    head,
+    head, host_certificates,
     limits::{
         DESCRIPTORS_WANTED, HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX, Limits, MAINTENANCE_EVERY,
+        POOL_CONNECTIONS_MAX, POOL_CONNECTIONS_PER_NODE_MAX,
     },
     peer_limits::PeerLimits,
     peer_tls::PeerTls,
@@ -45,7 +47,8 @@ pub struct Listeners {
 /// How clients reach the ingress: what it speaks with them, and what stands in front of it.
 #[derive(Debug, Default)]
 pub struct Front {
-    /// With a certificate, clients speak TLS, and those that do not are sent there.
+    /// What clients are shown that call no host with a certificate of its own. With it, those that
+    /// do not speak TLS are sent there.
     pub certificate: Option<CertificateFiles>,
     /// Whose word about their clients is taken.
     pub proxies: TrustedProxies,
@@ -58,6 +61,11 @@ pub async fn serve(listeners: Listeners, shutdown: impl Future<Output = ()>) {
     let Listeners { folder, clients, peers, limits, counts, front } = listeners;
     let Front { certificate, proxies, proxy_protocol } = front;
     let share = |limit| Descriptors::allowed().share(limit, DESCRIPTORS_WANTED);
+    let of_clients = || {
+        let each = share(limits.connections_per_address_max);
+        ConnectionLimits::new(share(limits.connections_max), each).without_share_of(proxies.clone())
+    };
+    let certificates = CertificatesByName::new(certificate.as_ref());
     let folder = IngressFolder::at(folder);
     let identity = IngressIdentity::read(&folder.identity_file()).ok().flatten();
     let tls = Arc::new(PeerTls::of(identity.as_ref()));
@@ -69,13 +77,15 @@ pub async fn serve(listeners: Listeners, shutdown: impl Future<Output = ()>) {
             proxies: proxies.clone(),
         },
         tls,
-        acceptor: certificate.as_ref().map(|certificate| certificate.server().into()),
+        acceptor: certificates.server().into(),
+        redirects: certificates.has_default(),
         proxy_protocol,
-        clients: ConnectionLimits::new(
-            share(limits.connections_max),
-            share(limits.connections_per_address_max),
-        )
-        .without_share_of(proxies),
+        clients: of_clients(),
+        requests: Arc::new(of_clients()),
+        peer_requests: Arc::new(ConnectionLimits::new(
+            share(POOL_CONNECTIONS_MAX),
+            share(POOL_CONNECTIONS_PER_NODE_MAX),
+        )),
         connections: Connections::new(),
         peers: PeerLimits::within(Descriptors::allowed()),
     });
@@ -92,6 +102,7 @@ pub async fn serve(listeners: Listeners, shutdown: impl Future<Output = ()>) {
         () = ingress.forwarder.routes.keep_up() => {}
         () = counted::keep(&ingress.forwarder.routes, counts) => {}
         () = ingress.maintain(&folder, identity) => {}
+        () = host_certificates::keep_up(&folder, &ingress.forwarder.routes, &certificates) => {}
         never = renewals => match never {},
     }
     drop((clients, peers));
@@ -102,9 +113,16 @@ struct Ingress {
     forwarder: Forwarder,
     tls: Arc<PeerTls>,
     /// For clients that speak TLS.
-    acceptor: Option<TlsAcceptor>,
+    acceptor: TlsAcceptor,
+    /// Whether those that do not are sent there, whatever they ask for.
+    redirects: bool,
     proxy_protocol: bool,
     clients: ConnectionLimits,
+    /// Requests of clients that have many of them on one connection: as many as of clients that
+    /// have one on each.
+    requests: Arc<ConnectionLimits>,
+    /// The same of other nodes.
+    peer_requests: Arc<ConnectionLimits>,
     connections: Connections,
     peers: PeerLimits,
 }
@@ -122,7 +140,7 @@ impl Ingress {
         self.connections.accept(listener, &self.clients, accepted).await
     }
 
-    async fn answer_client(&self, mut stream: TcpStream, peer: IpAddr) {
+    async fn answer_client(self: &Arc<Self>, mut stream: TcpStream, peer: IpAddr) {
         let (mut client, mut share) = (peer, None);
         if self.proxy_protocol && self.forwarder.proxies.contains(peer) {
             match net::read_proxy_header(&mut stream).await {
@@ -141,17 +159,28 @@ impl Ingress {
                 }
             }
         }
-        let Some(acceptor) = &self.acceptor else {
-            return self.answer_all(stream, client, Scheme::Http, &Arrival::Client).await;
-        };
-        match self.connections.negotiate(acceptor, stream).await {
+        let first_time_max = self.forwarder.limits.head_time_max;
+        match self.connections.negotiate(&self.acceptor, stream, first_time_max).await {
+            Some(Negotiated::Tls(stream)) if net::tls::speaks_http2(&stream) => {
+                self.answer_http2(stream, client, Scheme::Https, Arrival::Client).await;
+            }
             Some(Negotiated::Tls(stream)) => {
                 self.answer_all(stream, client, Scheme::Https, &Arrival::Client).await;
             }
-            Some(Negotiated::Plain(stream)) => self.redirect_all(stream).await,
+            Some(Negotiated::Plain(stream)) if self.redirects => self.redirect_all(stream).await,
+            Some(Negotiated::Plain(stream)) => self.answer_plain(stream, client).await,
             None => {}
         }
         drop(share);
+    }
+
+    async fn answer_plain(self: &Arc<Self>, stream: TcpStream, client: IpAddr) {
+        let is_http2 = net::is_http2(&stream, self.forwarder.limits.head_time_max);
+        match self.connections.closing().run_until_cancelled(is_http2).await.flatten() {
+            Some(true) => self.answer_http2(stream, client, Scheme::Http, Arrival::Client).await,
+            Some(false) => self.answer_all(stream, client, Scheme::Http, &Arrival::Client).await,
+            None => {}
+        }
     }
 
     /// Sends clients that speak plain HTTP to the same URL with TLS.
@@ -180,7 +209,12 @@ impl Ingress {
         self.connections.accept(listener, &limits, accepted).await
     }
 
-    async fn answer_peer(&self, stream: TcpStream, sender: IpAddr, handshake: ConnectionPermit) {
+    async fn answer_peer(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        sender: IpAddr,
+        handshake: ConnectionPermit,
+    ) {
         let Some(acceptor) = self.tls.acceptor() else { return };
         let Some(stream) = self.connections.handshake(&acceptor, stream).await else { return };
         let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
@@ -192,7 +226,11 @@ impl Ingress {
             return tracing::warn!(%node, "closed: its ingress has enough connections");
         };
         drop(handshake);
-        self.answer_all(stream, sender, Scheme::Https, &Arrival::Peer(node, trust)).await;
+        let arrival = Arrival::Peer(node, trust);
+        match net::tls::speaks_http2(&stream) {
+            true => self.answer_http2(stream, sender, Scheme::Https, arrival).await,
+            false => self.answer_all(stream, sender, Scheme::Https, &arrival).await,
+        }
         drop(permit);
     }
 
@@ -207,6 +245,30 @@ impl Ingress {
             Ok::<_, Infallible>(self.forwarder.answer(request, sender, scheme, arrival).await)
         });
         self.connections.serve_http(stream, self.forwarder.limits.http(), service).await;
+    }
+
+    /// The same for a client that speaks HTTP/2. Each of its requests is forwarded on its own.
+    async fn answer_http2<S: AsyncRead + AsyncWrite + Unpin>(
+        self: &Arc<Self>,
+        stream: S,
+        client: IpAddr,
+        scheme: Scheme,
+        arrival: Arrival,
+    ) {
+        let requests = match arrival {
+            Arrival::Client => self.requests.clone(),
+            Arrival::Peer(..) => self.peer_requests.clone(),
+        };
+        let (ingress, arrival) = (self.clone(), Arc::new(arrival));
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (ingress, arrival) = (ingress.clone(), arrival.clone());
+            async move {
+                let answer = ingress.forwarder.answer(request, client, scheme, &arrival);
+                Ok::<_, Infallible>(answer.await)
+            }
+        });
+        let limits = self.forwarder.limits.http2();
+        self.connections.serve_http2(stream, client, limits, requests, service).await;
     }
 
     /// Takes up a renewed certificate, and closes connections that were idle for long.

@@ -11,14 +11,16 @@ use std::{
 
 use runtime::AddressRules;
 use spec::{
-    NodeId, RoutePath, RouteSettings, TaskId, Tenant,
-    wire::{Backend, PeerTrust, RouteTable},
+    HostName, NodeId, Protocol, RoutePath, RouteSettings, TaskId, Tenant,
+    wire::{Backend, PeerTrust, RouteCertificate, RouteTable},
 };
+use tokio::sync::Semaphore;
 
 use super::{
     answering::Answering,
     counts::Counts,
     folder::{Shared, socket_name},
+    limits::UPGRADES_PER_SERVICE_MAX,
     rate::RateLimiter,
     split::Split,
 };
@@ -39,6 +41,7 @@ pub(super) struct Replica {
     pub target: Target,
     /// What other ingresses and clients call it: a digest, which tells nothing of it.
     pub name: Arc<str>,
+    pub protocol: Protocol,
     /// Whose service it serves.
     pub tenant: Tenant,
     pub task: TaskId,
@@ -58,6 +61,8 @@ pub(super) struct Service {
     /// Between the replicas before and the newest ones, where each have a share.
     pub shares: Option<Split>,
     count: Arc<AtomicU64>,
+    /// How many connections more may be upgraded.
+    pub upgrades: Arc<Semaphore>,
 }
 
 /// The services that answer for some paths of a host.
@@ -79,6 +84,8 @@ pub(super) struct Table {
     pub services: BTreeMap<String, Arc<Service>>,
     /// Of other host names.
     pub rules: BTreeMap<String, Vec<Rule>>,
+    /// Which certificates clients of which hosts are shown.
+    pub certificates: BTreeMap<HostName, RouteCertificate>,
     /// The nodes of the platform that have an ingress, and what each is trusted with.
     pub nodes: BTreeMap<NodeId, PeerTrust>,
     pub addresses: AddressRules,
@@ -117,7 +124,8 @@ impl Table {
             (host.to_string(), rules.iter().map(rule).collect())
         });
         let rules = rules.collect();
-        Self { seen, rules, services, nodes: routes.peers, addresses }
+        let certificates = routes.certificates;
+        Self { seen, rules, services, certificates, nodes: routes.peers, addresses }
     }
 
     /// The rules of `host`, or of the wildcard that it is one of.
@@ -147,6 +155,7 @@ impl<'a> Known<'a> {
         let answering = self.targets.get(&target).map(|answering| (*answering).clone());
         Replica {
             name: known.map_or_else(|| name.into(), |known| known.name.clone()),
+            protocol: backend.protocol,
             tenant: backend.tenant.clone(),
             task: backend.task.clone(),
             newest: backend.newest,
@@ -160,6 +169,9 @@ impl<'a> Known<'a> {
 
 impl Service {
     fn new(replicas: Vec<Replica>, settings: RouteSettings, before: Option<&Arc<Self>>) -> Self {
+        let upgrades = before.map(|before| before.upgrades.clone());
+        let upgrades =
+            upgrades.unwrap_or_else(|| Arc::new(Semaphore::new(UPGRADES_PER_SERVICE_MAX)));
         let known = before.and_then(|before| before.limiter.clone());
         let limiter = settings.rate_limit.map(|limit| {
             let known = known.filter(|known| known.limit() == limit);
@@ -168,7 +180,7 @@ impl Service {
         let count = before.map(|before| before.count.clone()).unwrap_or_default();
         let percent = settings.newest_percent.map(|percent| percent.min(100));
         let shares = percent.and_then(|new| Split::of([100 - new, new], count.clone()));
-        Self { replicas, settings, limiter, shares, count }
+        Self { replicas, settings, limiter, upgrades, shares, count }
     }
 
     /// Whether the newest replicas have the request with this number, where they have a share.
@@ -184,6 +196,11 @@ impl Service {
             Some(percent) if replica.newest => percent > 0,
             Some(percent) => percent < 100,
         }
+    }
+
+    /// Whether requests go to its replicas over HTTP/2.
+    pub fn speaks_http2(&self) -> bool {
+        self.replicas.iter().any(|replica| replica.protocol == Protocol::Http2)
     }
 }
 

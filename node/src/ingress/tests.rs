@@ -30,9 +30,13 @@ use tokio::{
 use super::{Front, IngressFolder, Limits, Listeners, Shared, serve, socket_name};
 use crate::identity::{IngressIdentity, tests::Ca};
 
+mod calls;
 mod front;
+mod host_certificates;
+mod http2;
 mod rules;
 mod shares;
+mod upgrades;
 
 pub(super) struct Site {
     _folder: tempfile::TempDir,
@@ -63,6 +67,7 @@ pub(super) fn backend(node: &str, task: &str) -> Backend {
         task: task.parse().unwrap(),
         container_port: 80,
         newest: false,
+        protocol: spec::Protocol::Http,
     }
 }
 
@@ -417,13 +422,6 @@ async fn two_requests_in_one_are_refused_or_kept_apart() {
         (format!("GET / HTTP/1.1\r\nhost: {HOST}\r\nhost: evil\r\n\r\n"), 400),
         (format!("GET http://evil/ HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\n\r\n"), 400),
         ("GET / HTTP/1.1\r\nconnection: close\r\n\r\n".to_owned(), 400),
-        (
-            format!(
-                "GET / HTTP/1.1\r\nhost: {HOST}\r\nupgrade: websocket\r\n\
-                 connection: close, upgrade\r\n\r\n"
-            ),
-            501,
-        ),
         (
             format!(
                 "POST / HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\na"

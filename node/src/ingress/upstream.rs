@@ -5,10 +5,17 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use hyper::client::conn::http1::{self, SendRequest};
+use http::{Request, Response};
+use hyper::{
+    body::Incoming,
+    client::conn::{
+        TrySendError,
+        http1::{self, SendRequest},
+    },
+};
 use hyper_util::rt::TokioIo;
 use runtime::AddressRules;
-use spec::NodeId;
+use spec::{NodeId, Protocol};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpStream, UnixStream},
@@ -19,69 +26,87 @@ use tokio_rustls::client::TlsStream;
 
 use super::{
     limits::{CONNECT_TIME_MAX, IDLE_MAX, IDLE_TIME_MAX},
+    outgoing,
     peer_tls::PeerTls,
     request_body::RequestBody,
-    table::Target,
+    shared::{self, SharedConnections, SharedStream},
+    table::{Replica, Target},
 };
-
-type Sender = SendRequest<RequestBody>;
 
 /// One connection, and the task that moves its bytes.
 struct Connection {
-    sender: Sender,
+    sender: SendRequest<RequestBody>,
     task: AbortHandle,
 }
 
 pub(super) struct Upstream {
     idle: Mutex<HashMap<Target, Vec<(Connection, Instant)>>>,
+    shared: SharedConnections,
     tls: Arc<PeerTls>,
 }
 
+/// The right to send one request.
 pub(super) struct Lease {
-    upstream: Arc<Upstream>,
-    target: Target,
-    pub sender: Sender,
-    task: AbortHandle,
-    /// Whether it has carried a request before, so that the replica may have closed it meanwhile.
+    on: On,
+    /// Whether the connection has carried a request before, so that the replica may have closed it
+    /// meanwhile.
     pub used: bool,
+}
+
+enum On {
+    Own { upstream: Arc<Upstream>, target: Target, connection: Connection },
+    Shared(SharedStream),
 }
 
 impl Upstream {
     pub fn new(tls: Arc<PeerTls>) -> Self {
-        Self { idle: Mutex::default(), tls }
+        Self { idle: Mutex::default(), shared: SharedConnections::default(), tls }
     }
 
-    /// A connection to `target`: one that is there, or a new one.
+    /// A connection to `replica`: one that is there, or a new one.
     pub async fn lease(
         self: &Arc<Self>,
-        target: &Target,
+        replica: &Replica,
         addresses: &AddressRules,
     ) -> io::Result<Lease> {
-        while let Some(Connection { mut sender, task }) = self.take_idle(target) {
-            if sender.ready().await.is_ok() {
-                return Ok(Lease {
-                    upstream: self.clone(),
-                    target: target.clone(),
-                    sender,
-                    task,
-                    used: true,
-                });
+        if replica.protocol == Protocol::Http2 {
+            return self.share(&replica.target, addresses, false).await;
+        }
+        while let Some(mut connection) = self.take_idle(&replica.target) {
+            if connection.sender.ready().await.is_ok() {
+                return Ok(self.own(&replica.target, connection, true));
             }
         }
-        self.fresh(target, addresses).await
+        self.fresh(replica, addresses).await
     }
 
-    /// A new connection to `target`.
+    /// A new connection to `replica`.
     pub async fn fresh(
         self: &Arc<Self>,
-        target: &Target,
+        replica: &Replica,
         addresses: &AddressRules,
     ) -> io::Result<Lease> {
-        let Connection { sender, task } =
-            timeout(CONNECT_TIME_MAX, self.connect(target, addresses))
-                .await
-                .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no connection in time"))??;
-        Ok(Lease { upstream: self.clone(), target: target.clone(), sender, task, used: false })
+        if replica.protocol == Protocol::Http2 {
+            return self.share(&replica.target, addresses, true).await;
+        }
+        let connection = in_time(self.connect(&replica.target, addresses)).await?;
+        Ok(self.own(&replica.target, connection, false))
+    }
+
+    fn own(self: &Arc<Self>, target: &Target, connection: Connection, used: bool) -> Lease {
+        let on = On::Own { upstream: self.clone(), target: target.clone(), connection };
+        Lease { on, used }
+    }
+
+    async fn share(
+        &self,
+        target: &Target,
+        addresses: &AddressRules,
+        must_be_new: bool,
+    ) -> io::Result<Lease> {
+        let connect = in_time(self.connect_shared(target, addresses));
+        let stream = self.shared.stream(target, must_be_new, connect).await?;
+        Ok(Lease { used: stream.used, on: On::Shared(stream) })
     }
 
     fn take_idle(&self, target: &Target) -> Option<Connection> {
@@ -97,6 +122,7 @@ impl Upstream {
 
     /// Closes connections that were idle for long.
     pub fn close_idle(&self) {
+        self.shared.close_idle();
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.retain(|_, kept| {
             kept.retain(|(connection, since)| {
@@ -112,17 +138,41 @@ impl Upstream {
         match target {
             Target::Local(path) => open(UnixStream::connect(path).await?).await,
             Target::Peer { node, address } => {
-                open(self.dial(node, *address, addresses).await?).await
+                open(self.dial(node, *address, addresses, Protocol::Http).await?).await
+            }
+        }
+    }
+
+    /// The same for HTTP/2.
+    async fn connect_shared(
+        &self,
+        target: &Target,
+        addresses: &AddressRules,
+    ) -> io::Result<shared::Sender> {
+        match target {
+            Target::Local(path) => shared::open(UnixStream::connect(path).await?).await,
+            Target::Peer { node, address } => {
+                let stream = self.dial(node, *address, addresses, Protocol::Http2).await?;
+                shared::open(stream).await
             }
         }
     }
 
     /// Whether `target` answers anything on a new connection.
-    pub async fn answers(&self, target: &Target, addresses: &AddressRules) -> io::Result<()> {
+    pub async fn answers(
+        &self,
+        target: &Target,
+        protocol: Protocol,
+        addresses: &AddressRules,
+    ) -> io::Result<()> {
+        let question = match protocol {
+            Protocol::Http2 => HTTP2_PREFACE,
+            Protocol::Http | Protocol::Tcp => WITHOUT_HOST,
+        };
         match target {
-            Target::Local(path) => any_answer(UnixStream::connect(path).await?).await,
+            Target::Local(path) => any_answer(UnixStream::connect(path).await?, question).await,
             Target::Peer { node, address } => {
-                any_answer(self.dial(node, *address, addresses).await?).await
+                any_answer(self.dial(node, *address, addresses, protocol).await?, question).await
             }
         }
     }
@@ -132,20 +182,31 @@ impl Upstream {
         node: &NodeId,
         address: SocketAddr,
         addresses: &AddressRules,
+        protocol: Protocol,
     ) -> io::Result<TlsStream<TcpStream>> {
         let no_certificate = || io::Error::other("this ingress has no certificate yet");
-        let tls = self.tls.connector().ok_or_else(no_certificate)?;
+        let tls = self.tls.connector(protocol).ok_or_else(no_certificate)?;
         let stream = addresses.connect(address, true).await?;
         stream.set_nodelay(true)?;
         tls.connect(net::tls::ingress(node), stream).await
     }
 }
 
+async fn in_time<T>(connect: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no connection in time");
+    timeout(CONNECT_TIME_MAX, connect).await.map_err(late)?
+}
+
 /// What no worker and no ingress passes on: a request without a host.
 const WITHOUT_HOST: &[u8] = b"GET / HTTP/1.0\r\n\r\n";
+/// What every server of HTTP/2 answers with its settings: a preface, and no settings.
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
-async fn any_answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
-    stream.write_all(WITHOUT_HOST).await?;
+async fn any_answer(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    question: &[u8],
+) -> io::Result<()> {
+    stream.write_all(question).await?;
     match stream.read(&mut [0; 1]).await? {
         0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed without an answer")),
         _ => Ok(()),
@@ -163,7 +224,7 @@ async fn open<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
         .map_err(io::Error::other)?;
     // Ends when the sender is dropped or the replica closes.
     let task = tokio::spawn(async move {
-        if let Err(error) = connection.await {
+        if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "a connection to a replica broke");
         }
     });
@@ -171,21 +232,42 @@ async fn open<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
 }
 
 impl Lease {
-    /// Ends the connection under whatever is on it. A replica that takes no bytes would hold the
-    /// rest of a request, and with it the client's connection.
+    /// Sends a request. One of which nothing was sent comes back with the error.
+    pub async fn send(
+        &mut self,
+        mut request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        match &mut self.on {
+            On::Own { connection, .. } => {
+                outgoing::in_http1(&mut request);
+                connection.sender.try_send_request(request).await
+            }
+            On::Shared(stream) => {
+                outgoing::in_http2(&mut request);
+                stream.sender.try_send_request(request).await
+            }
+        }
+    }
+
+    /// Ends whatever is on it. A replica that takes no bytes would hold the rest of a request, and
+    /// with it the client's connection. A shared connection stays: its stream is reset.
     pub fn cut(self) {
-        self.task.abort();
+        match self.on {
+            On::Own { connection, .. } => connection.task.abort(),
+            On::Shared(_) => {}
+        }
     }
 
     /// The response has come in full: the next request may have the connection.
     pub fn give_back(self) {
-        if self.sender.is_closed() {
+        let On::Own { upstream, target, connection } = self.on else { return };
+        if connection.sender.is_closed() {
             return;
         }
-        let mut idle = self.upstream.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = idle.entry(self.target.clone()).or_default();
+        let mut idle = upstream.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = idle.entry(target).or_default();
         if kept.len() < IDLE_MAX {
-            kept.push((Connection { sender: self.sender, task: self.task }, Instant::now()));
+            kept.push((connection, Instant::now()));
         }
     }
 }

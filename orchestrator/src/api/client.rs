@@ -1,4 +1,5 @@
 mod streams; // frames of a task on whichever node
+mod certificates; // of host names
 mod login; // an access token for a credential, renewed in time
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};

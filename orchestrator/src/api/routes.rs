@@ -6,8 +6,8 @@ use spec::{
     Cluster, EventList, ExecProgram, Explanation, Node, QuotaChange, Service, StreamRequests, Task,
     TaskDefinition, UsageBatch,
     wire::{
-        DesiredSet, IngressCertificate, JoinRequest, JoinResponse, NodeReport, RenewRequest,
-        RouteTable, TaskSecrets, UsageTaken,
+        CertificatePair, DesiredSet, IngressCertificate, JoinRequest, JoinResponse, NodeReport,
+        RenewRequest, RouteTable, TaskSecrets, UsageTaken,
     },
 };
 use utoipa::{
@@ -20,15 +20,15 @@ use super::{
     call::{Call, Reply},
     error::ApiError,
     handlers::{
-        agent, clusters, credentials, definitions, events, explain, hosts, identity, ledger, nodes,
-        quotas, rollouts, secrets, services, streams, system, tasks,
+        agent, certificates, clusters, credentials, definitions, events, explain, hosts, identity,
+        ledger, nodes, quotas, rollouts, secrets, services, streams, system, tasks,
     },
     principal::Access,
     types::*,
 };
 use crate::state::{
     hosts::TenantDomains,
-    objects::{Secret, Volume},
+    objects::{Certificate, Secret, Volume},
 };
 
 /// One thing that the API can do. The table of these is the API: the server, the authorisation, the
@@ -178,6 +178,17 @@ routes! {
     DELETE "/v1/secrets/{secret}" Manage, "Remove a secret that nothing uses",
         () -> Nothing, secrets::remove;
 
+    POST "/v1/certificates" Manage, "Create a certificate of host names",
+        (CreateCertificate) -> One(Certificate), certificates::create_certificate;
+    GET "/v1/certificates" Read, "List certificates, without their keys",
+        () -> Page(Certificate), certificates::list;
+    GET "/v1/certificates/{certificate}" Read, "Show a certificate, without its key",
+        () -> One(Certificate), certificates::show;
+    PATCH "/v1/certificates/{certificate}" Manage, "Take another certificate in its place",
+        (ReplaceCertificate) -> One(Certificate), certificates::replace;
+    DELETE "/v1/certificates/{certificate}" Manage, "Remove a certificate",
+        () -> Nothing, certificates::remove;
+
     POST "/v1/join-tokens" Manage, "Create a token with which one node may join",
         (CreateJoinToken) -> One(CreatedJoinToken), identity::create_join_token;
     POST "/v1/credentials" Manage, "Create a credential",
@@ -230,6 +241,9 @@ routes! {
         (NodeReport) -> Nothing, agent::report;
     GET "/v1/node/secrets/{tenant}/{task}" Node, "Have the secrets of a task that this node runs",
         () -> One(TaskSecrets), agent::secrets;
+    GET "/v1/node/certificates/{tenant}/{certificate}" Node,
+        "Have a certificate of a host that this node's ingress serves",
+        () -> One(CertificatePair), agent::host_certificate;
     GET "/v1/node/streams" Node, "Wait for streams that clients ask for, for 30 seconds",
         () -> One(StreamRequests), streams::untold;
     POST "/v1/node/streams/{stream}" Node, "Take up a stream",

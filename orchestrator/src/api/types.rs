@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use spec::{
-    Capability, ClusterName, ContainerName, CredentialName, DeploymentSettings, HostName,
-    IngressSettings, LaunchType, Placement, Scaling, SchedulingStrategy, SecretName, SecretValue,
-    ServiceName, Taint, TaskDefinition, TaskDefinitionId, TaskOverrides, Tenant, TenantQuota,
-    Timestamp,
+    Capability, CertificateName, ClusterName, ContainerName, CredentialName, DeploymentSettings,
+    HostName, IngressSettings, LaunchType, Placement, Scaling, SchedulingStrategy, SecretName,
+    SecretValue, ServiceName, Taint, TaskDefinition, TaskDefinitionId, TaskOverrides, Tenant,
+    TenantQuota, Timestamp,
 };
 use utoipa::ToSchema;
 
@@ -362,6 +362,28 @@ pub struct CreateSecret {
     /// Its name, which a capability line `secret:NAME` grants.
     pub name: SecretName,
     pub value: SecretValue,
+}
+
+/// The body of `POST /v1/certificates`. No answer to a client ever has the key in it.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateCertificate {
+    /// Unique for its tenant.
+    pub name: CertificateName,
+    /// The certificate and its intermediates, in PEM.
+    pub chain_pem: String,
+    /// Its private key, in PEM.
+    pub key: SecretValue,
+}
+
+/// The body of `PATCH /v1/certificates/{certificate}`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReplaceCertificate {
+    /// The certificate and its intermediates, in PEM.
+    pub chain_pem: String,
+    /// Its private key, in PEM.
+    pub key: SecretValue,
 }
 
 /// The answer to `GET /v1/health`.

@@ -4,6 +4,7 @@
 mod access; // every route, as every principal
 mod generated; // calls that are made up from the document of the API
 mod audit; // what is recorded of every request
+mod certificates; // of host names, and which nodes get them
 mod credentials; // made, rotated, removed, taken over
 mod faults; // restarts, replays, races
 mod life; // a service from its definition to its end

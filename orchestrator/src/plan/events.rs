@@ -2,11 +2,13 @@
 //! a restart, and goes with them.
 
 use spec::{
-    ClusterName, EventSubject, NodeId, ObjectEvent, ServiceName, TaskId, Tenant, Timestamp,
+    CertificateName, ClusterName, EventSubject, HostName, NodeId, ObjectEvent, ServiceName, TaskId,
+    Tenant, Timestamp,
 };
 
 use crate::state::{
     model::Model,
+    objects::Certificate,
     records::{NodeRecord, ServiceRecord, TaskRecord},
 };
 
@@ -19,13 +21,15 @@ pub(crate) struct EventQuery {
     pub task: Option<TaskId>,
     /// Events of the node and of the tasks on it.
     pub node: Option<NodeId>,
+    pub certificate: Option<CertificateName>,
     pub since: Option<Timestamp>,
 }
 
 impl EventQuery {
     fn means_service(&self, record: &ServiceRecord) -> bool {
         let service = &record.service;
-        self.task.is_none()
+        self.certificate.is_none()
+            && self.task.is_none()
             && self.node.is_none()
             && self.cluster.as_ref().is_none_or(|name| service.cluster == *name)
             && self.service.as_ref().is_none_or(|name| service.name == *name)
@@ -33,14 +37,25 @@ impl EventQuery {
 
     fn means_task(&self, record: &TaskRecord) -> bool {
         let spec = &record.task.spec;
-        self.cluster.as_ref().is_none_or(|name| spec.cluster == *name)
+        self.certificate.is_none()
+            && self.cluster.as_ref().is_none_or(|name| spec.cluster == *name)
             && self.service.as_ref().is_none_or(|name| spec.service.as_ref() == Some(name))
             && self.task.as_ref().is_none_or(|id| record.id() == id)
             && self.node.as_ref().is_none_or(|node| spec.node.as_ref() == Some(node))
     }
 
+    /// Those are of no cluster and no node.
+    fn means_certificate(&self, name: &CertificateName) -> bool {
+        self.certificate.as_ref().is_none_or(|wanted| wanted == name)
+            && self.cluster.is_none()
+            && self.service.is_none()
+            && self.task.is_none()
+            && self.node.is_none()
+    }
+
     fn means_node(&self, record: &NodeRecord) -> bool {
-        self.cluster.is_none()
+        self.certificate.is_none()
+            && self.cluster.is_none()
             && self.service.is_none()
             && self.task.is_none()
             && self.node.as_ref().is_none_or(|node| record.id == *node)
@@ -53,16 +68,21 @@ pub(crate) fn events(
     tenant: &Tenant,
     query: &EventQuery,
     most: usize,
+    now: Timestamp,
 ) -> Vec<ObjectEvent> {
     let services = model.services_of(tenant).filter(|record| query.means_service(record));
     let tasks = model.tasks.values().map(|stored| &stored.value);
     let tasks = tasks.filter(|task| task.tenant == *tenant && query.means_task(task));
     let nodes = model.nodes.values().filter(|node| node.tenant.as_ref() == Some(tenant));
     let nodes = nodes.filter(|node| query.means_node(node));
+    let certificates = model.certificates.iter().filter(|((owner, _), _)| owner == tenant);
+    let certificates = certificates.map(|(_, certificate)| certificate);
+    let certificates = certificates.filter(|one| query.means_certificate(&one.name));
     let mut events: Vec<ObjectEvent> = services
         .flat_map(of_service)
         .chain(tasks.flat_map(of_task))
         .chain(nodes.map(|node| of_node(node)))
+        .chain(certificates.flat_map(|certificate| of_certificate(certificate, now)))
         .filter(|event| query.since.is_none_or(|since| event.at >= since))
         .collect();
     events.sort_by(|one, other| (one.at, &one.object).cmp(&(other.at, &other.object)));
@@ -107,6 +127,33 @@ fn how_it_ended(record: &TaskRecord) -> String {
     let said = codes.chain(record.task.status.reason.clone());
     let said: Vec<String> = said.collect();
     if said.is_empty() { String::new() } else { format!(": {}", said.join("; ")) }
+}
+
+/// What was done with it, and what its clients will see.
+fn of_certificate(certificate: &Certificate, now: Timestamp) -> Vec<ObjectEvent> {
+    let event = |at, message: String| ObjectEvent {
+        at,
+        subject: EventSubject::Certificate,
+        object: certificate.name.to_string(),
+        cluster: None,
+        message,
+    };
+    let hosts = few(&certificate.hosts);
+    let update = format!("margay certificate update {} --cert FILE --key FILE", certificate.name);
+    let mut events = vec![event(certificate.uploaded, format!("it was uploaded, for {hosts}"))];
+    let renew_from = certificate.renew_from().max(certificate.uploaded);
+    events.push(event(renew_from, format!("it expires soon: {update}")));
+    events.push(event(certificate.not_after, format!("it has expired, for {hosts}: {update}")));
+    events.retain(|event| event.at <= now);
+    events
+}
+
+fn few(hosts: &[HostName]) -> String {
+    const SHOWN: usize = 3;
+    let shown: Vec<String> = hosts.iter().take(SHOWN).map(|host| format!("`{host}`")).collect();
+    let more = hosts.len().saturating_sub(SHOWN);
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    shown.join(", ") + &more
 }
 
 fn of_node(record: &NodeRecord) -> ObjectEvent {

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::state::{
     model::Model,
+    objects::Certificate,
     records::{NodeRecord, ServiceKey, ServiceRecord, TaskRecord},
 };
 
@@ -301,6 +302,17 @@ pub(crate) fn route(
     }
     causes.extend(service.causes);
     Explanation { subject, state, causes }
+}
+
+/// What clients of a host that speak TLS are shown.
+pub(crate) fn certificate(certificate: &Certificate, now: Timestamp) -> ExplanationCause {
+    let Certificate { name, not_after, .. } = certificate;
+    let update = format!("margay certificate update {name} --cert FILE --key FILE");
+    let why = match now >= *not_after {
+        true => format!("clients are shown certificate `{name}`, which expired on {not_after}"),
+        false => format!("clients are shown certificate `{name}`, which is good until {not_after}"),
+    };
+    because(why, (now >= certificate.renew_from()).then_some(update))
 }
 
 fn cluster_of(host: &str) -> String {

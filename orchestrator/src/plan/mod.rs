@@ -17,6 +17,7 @@ mod reason; // why something waits, and why a task ends
 pub(crate) mod explain; // why something is as it is, and the line that would change it
 pub(crate) mod events; // what happened to objects, read from their records
 mod host_names; // under which names services and tasks are reached
+mod host_certificates; // which certificate clients of a host are shown
 mod routes; // which replicas answer for which host name
 mod node_watch; // what each node is told, and when
 mod reconciler; // writes what was decided

@@ -6,10 +6,10 @@ use std::{
 use spec::{
     ContainerDefinition, HostName, IngressSettings, NodeId, RoutePath, RouteRule, RouteSettings,
     Scaling, Tenant,
-    wire::{self, Backend, PeerTrust, RouteTable},
+    wire::{self, Backend, PeerTrust, RouteCertificate, RouteTable},
 };
 
-use super::host_names::HostNames;
+use super::{host_certificates::HostCertificates, host_names::HostNames};
 use crate::state::{
     hosts::{HostClaim, HostRoute},
     model::Model,
@@ -39,6 +39,8 @@ struct TenantRoutes {
     hosts: BTreeMap<String, Vec<Backend>>,
     rules: BTreeMap<HostName, Vec<RouteRule>>,
     settings: BTreeMap<String, RouteSettings>,
+    /// Of this tenant.
+    certificates: BTreeMap<HostName, RouteCertificate>,
     /// Of nodes that only their owner sees.
     own_ingresses: BTreeMap<NodeId, String>,
 }
@@ -97,6 +99,7 @@ impl Routes {
                 routes.add_task(model, &stored.value, node, names);
             }
         }
+        routes.add_certificates(model, names);
         for node in model.nodes.values() {
             let Some(address) = node.spec.ingress_address.clone() else { continue };
             let ingresses = match (&node.tenant, node.in_pool()) {
@@ -109,6 +112,21 @@ impl Routes {
             ingresses.insert(node.id.clone(), address);
         }
         routes
+    }
+
+    fn add_certificates(&mut self, model: &Model, names: &HostNames) {
+        if model.certificates.is_empty() {
+            return;
+        }
+        let generated = self.tenants.iter();
+        let generated = generated
+            .flat_map(|(tenant, own)| own.hosts.keys().map(move |host| (tenant, host.as_str())));
+        let certificates = HostCertificates::of(model, &names.operator, generated);
+        let shown = certificates.shown().map(|(tenant, host, shown)| (tenant.clone(), host, shown));
+        for (tenant, host, certificate) in shown.collect::<Vec<_>>() {
+            let of_tenant = self.tenants.entry(tenant).or_default();
+            of_tenant.certificates.insert(host, certificate);
+        }
     }
 
     /// A replica as a backend of its service, and any other task as one of its own name.
@@ -136,7 +154,8 @@ impl Routes {
             let service = record.service_key().and_then(|key| model.services.get(&key));
             let shares = service.filter(|service| service.value.newest_percent().is_some());
             let newest = shares.is_some_and(|service| service.value.is_requested(record));
-            backends.push(Backend { node, tenant, task, container_port, newest });
+            let protocol = port.protocol;
+            backends.push(Backend { node, tenant, task, container_port, newest, protocol });
         }
     }
 
@@ -174,6 +193,7 @@ impl Routes {
             table.hosts.extend(own.hosts.clone());
             table.rules.extend(own.rules.clone());
             table.settings.extend(own.settings.clone());
+            table.certificates.extend(own.certificates.clone());
             let trusts = own
                 .own_ingresses
                 .keys()

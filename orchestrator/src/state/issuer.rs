@@ -10,6 +10,8 @@ pub(crate) struct Issuer {
     pub ca: Ca,
     /// For secrets of tenants.
     pub seal: Seal,
+    /// For the keys of their certificates.
+    pub certificate_seal: Seal,
     key: hmac::Key,
 }
 
@@ -21,8 +23,8 @@ impl Issuer {
         let key = files::private_file(&folder.join("secret.key"), || {
             Ok(tokens::random_hex().into_bytes())
         })?;
-        let seal = Seal::from(&key);
-        Ok(Self { ca, seal, key: hmac::Key::new(hmac::HMAC_SHA256, &key) })
+        let (seal, certificate_seal) = (Seal::from(&key), Seal::of_certificates(&key));
+        Ok(Self { ca, seal, certificate_seal, key: hmac::Key::new(hmac::HMAC_SHA256, &key) })
     }
 
     /// A token that only this control plane can make, and make again for the same name: so a

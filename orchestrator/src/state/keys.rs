@@ -2,8 +2,8 @@
 //! system (`/sys/…`).
 
 use spec::{
-    ClusterName, CredentialName, Digest, Family, HostName, NodeId, SecretName, ServiceName,
-    TaskDefinitionId, TaskId, Tenant, VolumeName,
+    CertificateName, ClusterName, CredentialName, Digest, Family, HostName, NodeId, SecretName,
+    ServiceName, TaskDefinitionId, TaskId, Tenant, VolumeName,
 };
 
 /// Counts up with each start; every write of the reconciler is fenced by it.
@@ -140,6 +140,15 @@ pub(crate) fn secret(tenant: &Tenant, name: &SecretName) -> String {
     format!("/t/{tenant}/secrets/{name}")
 }
 
+/// Certificates of host names, which are not those of nodes.
+pub(crate) fn host_certificates(tenant: &Tenant) -> String {
+    format!("/t/{tenant}/certificates/")
+}
+
+pub(crate) fn host_certificate(tenant: &Tenant, name: &CertificateName) -> String {
+    format!("/t/{tenant}/certificates/{name}")
+}
+
 pub(crate) fn idempotency(tenant: &Tenant, key: &str) -> String {
     format!("/t/{tenant}/idempotency/{key}")
 }
@@ -165,6 +174,7 @@ pub(crate) enum Kind {
     Task(Tenant),
     Volume(Tenant),
     Secret(Tenant),
+    HostCertificate(Tenant),
     Node,
     Quota(Tenant),
     Host,
@@ -183,6 +193,7 @@ impl Kind {
                 (Ok(tenant), "tasks") => Self::Task(tenant),
                 (Ok(tenant), "volumes") => Self::Volume(tenant),
                 (Ok(tenant), "secrets") => Self::Secret(tenant),
+                (Ok(tenant), "certificates") => Self::HostCertificate(tenant),
                 (Ok(_), "idempotency") => Self::Idempotency,
                 _ => Self::Other,
             },

@@ -17,6 +17,7 @@ pub(crate) mod files; // folders and files for their owner alone
 pub(crate) mod tokens; // random numbers, and how tokens are stored
 pub(crate) mod seal; // how secrets of tenants are stored
 pub(crate) mod ca; // the certificate authority: names for nodes
+pub(crate) mod chain; // a certificate with its intermediates, judged
 pub(crate) mod issuer; // CA, token key and seal of one control plane
 pub(crate) mod credentials; // what clients have, and the tokens that they get for it
 

@@ -4,18 +4,18 @@ use std::{
 };
 
 use spec::{
-    Cluster, ClusterName, HostName, NodeId, SecretName, TaskDefinitionId, Tenant, TenantQuota,
-    VolumeName,
+    CertificateName, Cluster, ClusterName, HostName, NodeId, SecretName, TaskDefinitionId, Tenant,
+    TenantQuota, VolumeName,
 };
 use store::{Event, Kv, Ranged, Rev};
 
 use super::{
     hosts::HostClaim,
     keys::Kind,
-    objects::Volume,
+    objects::{Certificate, Volume},
     records::{
-        DefinitionRecord, NodeRecord, SecretRecord, ServiceKey, ServiceRecord, Stored, TaskKey,
-        TaskRecord, decode,
+        CertificateRecord, DefinitionRecord, NodeRecord, SecretRecord, ServiceKey, ServiceRecord,
+        Stored, TaskKey, TaskRecord, decode,
     },
 };
 use crate::limits::FORGOTTEN_TASKS_MAX;
@@ -36,6 +36,8 @@ pub(crate) struct Model {
     pub volumes: BTreeMap<(Tenant, VolumeName), Volume>,
     /// Host names that services have beside their own.
     pub hosts: BTreeMap<HostName, HostClaim>,
+    /// Of host names. Their keys stay in the store, sealed.
+    pub certificates: BTreeMap<(Tenant, CertificateName), Certificate>,
     /// Their values stay in the store, sealed.
     pub secrets: BTreeSet<(Tenant, SecretName)>,
     /// Those that the operator has set.
@@ -176,6 +178,12 @@ impl Model {
             Kind::Secret(tenant) => {
                 let name = decode::<SecretRecord>(kv)?.secret.name;
                 set_member(&mut self.secrets, (tenant, name), exists);
+            }
+            Kind::HostCertificate(tenant) => {
+                let certificate = decode::<CertificateRecord>(kv)?.certificate;
+                let key = (tenant, certificate.name.clone());
+                set_entry(&mut self.certificates, key, exists.then_some(certificate));
+                self.routes_rev = self.rev;
             }
             Kind::Node => {
                 let node = Arc::new(decode::<NodeRecord>(kv)?);

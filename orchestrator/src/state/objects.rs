@@ -1,5 +1,8 @@
 use serde::{Deserialize, Serialize};
-use spec::{Digest, NodeId, SecretName, TaskId, Tenant, Timestamp, Usage, VolumeName};
+use spec::{
+    CertificateName, Digest, HostName, NodeId, SecretName, TaskId, Tenant, Timestamp, Usage,
+    VolumeName,
+};
 use utoipa::ToSchema;
 
 /// A named volume: where its bytes are.
@@ -22,6 +25,36 @@ pub struct Secret {
     pub created: Timestamp,
     /// How long its value is.
     pub size_bytes: u64,
+}
+
+/// What may be known of a certificate: everything but its key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Certificate {
+    /// Unique for its tenant.
+    pub name: CertificateName,
+    /// The host names that it is for.
+    pub hosts: Vec<HostName>,
+    /// What its issuer calls itself.
+    pub issuer: String,
+    /// From when on it is good…
+    pub not_before: Timestamp,
+    /// …and until when.
+    pub not_after: Timestamp,
+    /// SHA-256 of the certificate (DER), 64 hex digits.
+    pub fingerprint: String,
+    /// When it was uploaded, or replaced.
+    pub uploaded: Timestamp,
+}
+
+impl Certificate {
+    /// When it is time for another one: a third of its time before the end, as ACME has it, and a
+    /// month at most.
+    pub fn renew_from(&self) -> Timestamp {
+        const MONTH_MS: u64 = 30 * 24 * 3600 * 1000;
+        let life = self.not_after.since(self.not_before).as_millis();
+        let before = u64::try_from(life / 3).unwrap_or(u64::MAX).min(MONTH_MS);
+        Timestamp::from_millis(self.not_after.millis().saturating_sub(before))
+    }
 }
 
 /// What an image used, or a tenant.

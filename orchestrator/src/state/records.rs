@@ -8,13 +8,13 @@ use std::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use spec::{
     ClusterName, ContainerDefinition, Deployment, FileGrant, LaunchType, NodeId, NodeSpec,
-    PortMapping, Protocol, Service, ServiceEvent, ServiceName, Taint, Task, TaskDefinition,
-    TaskDefinitionId, TaskId, TaskPhase, TaskSpec, TaskStatus, Tenant, Timestamp, VolumeName,
+    PortMapping, Service, ServiceEvent, ServiceName, Taint, Task, TaskDefinition, TaskDefinitionId,
+    TaskId, TaskPhase, TaskSpec, TaskStatus, Tenant, Timestamp, VolumeName,
 };
 use store::{Compare, Kv, Rev, Txn};
 
 use super::{
-    objects::{Runs, Secret},
+    objects::{Certificate, Runs, Secret},
     seal::Sealed,
 };
 
@@ -118,7 +118,7 @@ impl DefinitionRecord {
     /// The first port that speaks HTTP, which requests of the ingress go to, and its container.
     pub fn http_port(&self) -> Option<(PortMapping, &ContainerDefinition)> {
         self.definition.containers.iter().find_map(|container| {
-            let port = container.ports.iter().find(|port| port.protocol == Protocol::Http)?;
+            let port = container.ports.iter().find(|port| port.protocol.is_routed())?;
             Some((*port, container))
         })
     }
@@ -347,6 +347,14 @@ impl JoinRecord {
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct SecretRecord {
     pub secret: Secret,
+    pub sealed: Sealed,
+}
+
+/// A certificate: what may be known of it, its chain, and its key, sealed.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct CertificateRecord {
+    pub certificate: Certificate,
+    pub chain_pem: String,
     pub sealed: Sealed,
 }
 

@@ -1,10 +1,12 @@
+use std::fmt;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ring::{
     aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
     hkdf,
 };
 use serde::{Deserialize, Serialize};
-use spec::{SecretName, SecretValue, Tenant};
+use spec::{SecretValue, Tenant};
 
 /// Closes the values of secrets before they come into the store, and opens them again. The store
 /// without `secret.key` reveals nothing; and what was sealed for one name of one tenant opens for
@@ -24,14 +26,23 @@ impl Seal {
     /// The key is made from the one in `secret.key`, and good for nothing else that is made from
     /// it.
     pub fn from(key: &[u8]) -> Self {
+        Self::with_label(key, b"secrets at rest, version 1")
+    }
+
+    /// The same for the keys of certificates: neither opens what the other has sealed.
+    pub fn of_certificates(key: &[u8]) -> Self {
+        Self::with_label(key, b"keys of certificates at rest, version 1")
+    }
+
+    fn with_label(key: &[u8], label: &[u8]) -> Self {
         let root = hkdf::Salt::new(hkdf::HKDF_SHA256, b"margay").extract(key);
-        let label = [b"secrets at rest, version 1".as_slice()];
+        let label = [label];
         let key =
             root.expand(&label, &CHACHA20_POLY1305).expect("32 bytes are no more than HKDF gives");
         Self(LessSafeKey::new(UnboundKey::from(key)))
     }
 
-    pub fn close(&self, tenant: &Tenant, name: &SecretName, value: &SecretValue) -> Sealed {
+    pub fn close(&self, tenant: &Tenant, name: &impl fmt::Display, value: &SecretValue) -> Sealed {
         let mut nonce = [0; NONCE_LEN];
         getrandom::fill(&mut nonce).expect("the kernel gives random numbers");
         let mut bytes = value.expose().to_vec();
@@ -47,7 +58,12 @@ impl Seal {
 
     /// Nothing when it was sealed with another key, for another name or tenant, or has changed
     /// since.
-    pub fn open(&self, tenant: &Tenant, name: &SecretName, sealed: &Sealed) -> Option<SecretValue> {
+    pub fn open(
+        &self,
+        tenant: &Tenant,
+        name: &impl fmt::Display,
+        sealed: &Sealed,
+    ) -> Option<SecretValue> {
         let nonce = STANDARD.decode(&sealed.nonce).ok()?;
         let nonce = Nonce::try_assume_unique_for_key(&nonce).ok()?;
         let mut bytes = STANDARD.decode(&sealed.value).ok()?;
@@ -57,12 +73,14 @@ impl Seal {
 }
 
 /// Neither has a `/` in it.
-fn whose(tenant: &Tenant, name: &SecretName) -> Aad<Vec<u8>> {
+fn whose(tenant: &Tenant, name: &impl fmt::Display) -> Aad<Vec<u8>> {
     Aad::from(format!("{tenant}/{name}").into_bytes())
 }
 
 #[cfg(test)]
 mod tests {
+    use spec::SecretName;
+
     use super::*;
 
     #[test]
@@ -77,6 +95,7 @@ mod tests {
         assert_eq!(seal.open(&other, &key, &sealed), None);
         assert_eq!(seal.open(&acme, &twin, &sealed), None);
         assert_eq!(Seal::from(b"another key").open(&acme, &key, &sealed), None);
+        assert_eq!(Seal::of_certificates(b"one key").open(&acme, &key, &sealed), None);
         let again = seal.close(&acme, &key, &value);
         assert!(
             again.nonce != sealed.nonce && again.value != sealed.value,

@@ -35,10 +35,12 @@ impl Front {
     ) {
         let stream = match &self.acceptor {
             None => Negotiated::Plain(stream),
-            Some(acceptor) => match connections.negotiate(acceptor, stream).await {
-                Some(stream) => stream,
-                None => return,
-            },
+            Some(acceptor) => {
+                match connections.negotiate(acceptor, stream, self.http.head_time_max).await {
+                    Some(stream) => stream,
+                    None => return,
+                }
+            }
         };
         let called = |scheme, headers: &HeaderMap| Called::of(peer, scheme, headers, &self.proxies);
         match stream {

@@ -206,6 +206,11 @@ impl Handler {
                 meter(),
             );
         }
+        let upgrades = request.headers().get_all(http::header::UPGRADE);
+        if upgrades.iter().any(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket")) {
+            let sentence = "a WebAssembly app answers requests and has no WebSockets";
+            return error_response(StatusCode::NOT_IMPLEMENTED, "E_UNSUPPORTED", sentence, meter());
+        }
         let began = Instant::now();
         let deadline = limits.wall_time_max.map(|max| began + max);
         let Some(permit) = self.permit(deadline).await else {

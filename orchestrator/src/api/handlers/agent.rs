@@ -12,7 +12,7 @@ use spec::{
 use store::Txn;
 use tokio::time::{Instant, timeout_at};
 
-use super::secrets;
+use super::{certificates, secrets};
 use crate::{
     api::{
         call::{Call, Reply},
@@ -186,6 +186,12 @@ pub(crate) async fn ingress_certificate(call: Call) -> Result<Reply, ApiError> {
 pub(crate) async fn secrets(call: Call) -> Result<Reply, ApiError> {
     let node = this_node(&call).await?.value;
     secrets::of_task(&call.api, &node, &call.param("tenant")?, &call.param("task")?).await
+}
+
+pub(crate) async fn host_certificate(call: Call) -> Result<Reply, ApiError> {
+    let node = this_node(&call).await?.value;
+    let (tenant, name) = (call.param("tenant")?, call.param("certificate")?);
+    certificates::of_node(&call.api, &node, &tenant, &name).await
 }
 
 pub(crate) async fn desired(call: Call) -> Result<Reply, ApiError> {

@@ -1,5 +1,7 @@
 use http::StatusCode;
-use spec::{Capability, Family, LaunchType, TaskDefinition, TaskDefinitionId, Tenant, TenantQuota};
+use spec::{
+    Capability, Family, LaunchType, Protocol, TaskDefinition, TaskDefinitionId, Tenant, TenantQuota,
+};
 use store::Txn;
 use tokio::time::timeout;
 
@@ -40,6 +42,7 @@ pub(crate) async fn register(call: Call) -> Result<Reply, ApiError> {
     let runs = resolve(&call, tenant, &mut definition).await?;
     check_size(&definition)?;
     check_probes(&definition, &runs)?;
+    check_protocols(&definition, &runs)?;
     check_native(&grants(&definition)?, &runs)?;
     create(&call, || next_revision(&call, &definition, &runs)).await
 }
@@ -57,6 +60,26 @@ fn check_probes(definition: &TaskDefinition, runs: &[Runs]) -> Result<(), ApiErr
             container.name
         ))
         .hint("ask for a path instead: health = { http = \"/\" }")),
+    }
+}
+
+/// A Wasm program is called for each request, by a server that speaks HTTP/1.1.
+fn check_protocols(definition: &TaskDefinition, runs: &[Runs]) -> Result<(), ApiError> {
+    let speaks = |container: &spec::ContainerDefinition| {
+        container.ports.iter().find(|port| port.protocol == Protocol::Http2).copied()
+    };
+    let wasm = definition.containers.iter().zip(runs).filter(|(_, runs)| **runs == Runs::Wasm);
+    let mut wrong = wasm.filter_map(|(container, _)| Some((container, speaks(container)?)));
+    match wrong.next() {
+        None => Ok(()),
+        Some((container, port)) => Err(ApiError::invalid(format!(
+            "container `{}` has `protocol = \"http2\"` on port {}, and its image is WebAssembly",
+            container.name, port.container_port
+        ))
+        .hint(
+            "say `protocol = \"http\"`: clients speak HTTP/2 with the ingress all the same; gRPC \
+             with trailers needs a Linux image",
+        )),
     }
 }
 

@@ -10,6 +10,7 @@ use crate::{
     },
     limits::PAGE_MAX,
     plan::events::{EventQuery, events},
+    state::now,
 };
 
 pub(crate) async fn list(call: Call) -> Result<Reply, ApiError> {
@@ -19,9 +20,10 @@ pub(crate) async fn list(call: Call) -> Result<Reply, ApiError> {
         service: key(&call, "service")?,
         task: key(&call, "task")?,
         node: key(&call, "node")?,
+        certificate: key(&call, "certificate")?,
         since: key(&call, "since")?,
     };
-    let items = events(&call.state().model(), call.tenant()?, &wanted, PAGE_MAX);
+    let items = events(&call.state().model(), call.tenant()?, &wanted, PAGE_MAX, now());
     Reply::ok(&EventList { items })
 }
 

@@ -75,7 +75,23 @@ pub(crate) async fn route(call: Call) -> Result<Reply, ApiError> {
         None => None,
     };
     let known: Vec<String> = table.hosts.keys().take(HOSTS_SHOWN).cloned().collect();
-    Reply::ok(&explain::route(&host, service, backends, &known))
+    let mut explanation = explain::route(&host, service, backends, &known);
+    let shown = shown_for(&table, &host).filter(|shown| shown.tenant == tenant);
+    if let Some(shown) = shown {
+        let model = call.state().model();
+        let certificate = model.certificates.get(&(tenant, shown.name.clone()));
+        explanation.causes.extend(certificate.map(|one| explain::certificate(one, now())));
+    }
+    Reply::ok(&explanation)
+}
+
+/// The certificate that clients of `host` are shown.
+fn shown_for<'a>(
+    table: &'a spec::wire::RouteTable,
+    host: &str,
+) -> Option<&'a spec::wire::RouteCertificate> {
+    let of = |name: &str| table.certificates.get(&name.parse::<spec::HostName>().ok()?);
+    of(host).or_else(|| of(&format!("*.{}", host.split_once('.')?.1)))
 }
 
 /// The name that the service of `host` has by itself; of several services that of the widest path.

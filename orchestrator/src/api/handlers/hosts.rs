@@ -67,6 +67,20 @@ pub(super) async fn claim(
     Ok(txn)
 }
 
+/// Whether `tenant` may have a certificate for all of `hosts`: the operator for every one, and
+/// another tenant for those in its domains.
+pub(super) async fn check_certified(
+    call: &Call,
+    tenant: &Tenant,
+    hosts: &[HostName],
+) -> Result<(), ApiError> {
+    if tenant == call.api.operator() {
+        return Ok(());
+    }
+    let granted = domains_of(call.state(), tenant).await?.map_or(Vec::new(), |d| d.value.domains);
+    hosts.iter().try_for_each(|host| check_host(&call.api.node_watch.names, tenant, host, &granted))
+}
+
 /// Whether `tenant` may have `host`. Names that the platform gives out are no tenant's to choose;
 /// the operator has every other one, and a tenant those below domains that the operator has granted
 /// it.

@@ -2,6 +2,7 @@
 //! of that principal.
 
 pub(crate) mod agent; // what node agents ask and report
+pub(crate) mod certificates; // of host names
 pub(crate) mod clusters;
 pub(crate) mod definitions;
 pub(crate) mod credentials; // and the access tokens for them

@@ -42,6 +42,7 @@ const FILTERS: &[(&str, &str, &[Filter])] = &[
             ("service", "Only those of this service and its replicas", Kind::Label),
             ("task", "Only those of this task", Kind::Label),
             ("node", "Only those of this node and the tasks on it", Kind::Label),
+            ("certificate", "Only those of this certificate", Kind::Label),
             ("since", "Only those since", Kind::Time),
         ],
     ),
