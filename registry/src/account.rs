@@ -8,6 +8,7 @@ use spec::{CredentialName, Digest, ParseError, Tenant, Timestamp};
 use crate::{
     Action, Repository,
     limits::{ROBOT_TIME_DEFAULT, ROBOT_TIME_MAX, ROBOT_TIME_MIN},
+    repository::Actions,
 };
 
 /// What a client has logged in as. Its tokens hold for as long as the record of the account has the
@@ -43,6 +44,21 @@ pub(crate) struct RobotRecord {
     pub serial: String,
     /// Of 256 random bits, so that a plain hash is enough.
     pub secret_hash: String,
+}
+
+/// What an account is, as long as its tokens hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Holder {
+    User,
+    Robot(RobotLimits),
+}
+
+/// What a robot account may do at most.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RobotLimits {
+    pub scope: RobotScope,
+    /// The only ones of its user that it may use; all of them when there are none.
+    pub repositories: Vec<String>,
 }
 
 /// What a robot account is made of.
@@ -139,13 +155,42 @@ impl RobotRecord {
         self.secret_hash == Digest::of(secret.as_bytes()).hex()
     }
 
-    pub fn covers(&self, repository: &Repository, action: Action) -> bool {
-        let scope = match action {
-            Action::Pull => RobotScope::Pull,
-            Action::Push | Action::Delete => RobotScope::Push,
-        };
-        let named = |name: &String| name == repository.as_str();
-        scope <= self.scope && (self.repositories.is_empty() || self.repositories.iter().any(named))
+    pub fn holder(self) -> Holder {
+        Holder::Robot(RobotLimits { scope: self.scope, repositories: self.repositories })
+    }
+}
+
+impl Holder {
+    /// What it may do in a repository of its own user.
+    pub fn in_own(&self, repository: &Repository) -> Actions {
+        match self {
+            Self::User => Actions::ALL,
+            Self::Robot(limits) => {
+                let named = |name: &String| name == repository.as_str();
+                let covers =
+                    limits.repositories.is_empty() || limits.repositories.iter().any(named);
+                if covers { self.anywhere() } else { Actions::NONE }
+            }
+        }
+    }
+
+    /// What it may do at most.
+    pub fn anywhere(&self) -> Actions {
+        match self {
+            Self::User => Actions::ALL,
+            Self::Robot(limits) => match limits.scope {
+                RobotScope::Pull => Actions::of([Action::Pull]),
+                RobotScope::Push => Actions::of([Action::Pull]).and(Actions::CHANGES),
+            },
+        }
+    }
+
+    /// Whether it may use all repositories of its user.
+    pub fn is_unlimited(&self) -> bool {
+        match self {
+            Self::User => true,
+            Self::Robot(limits) => limits.repositories.is_empty(),
+        }
     }
 }
 

@@ -21,6 +21,8 @@ use crate::{
     },
 };
 
+mod policies; // organisations, teams and policies
+
 /// Manages users, repositories and what they have, in a registry that runs on this machine, through
 /// the socket in its data folder. Only the owner of that folder can open it.
 #[derive(Debug, Clone)]
@@ -58,12 +60,7 @@ impl Admin {
     /// [`Error::Admin`] when there is no such user, when it has repositories and nothing is to
     /// become of them, and when the user that gets them has one of the same name.
     pub async fn remove_user(&self, name: &Tenant, then: &Repositories) -> Result<(), Error> {
-        let query = match then {
-            Repositories::Keep => String::new(),
-            Repositories::TransferTo(to) => format!("?transfer_to={to}"),
-            Repositories::Delete => "?repositories=delete".to_owned(),
-        };
-        let path = format!("/admin/users/{name}{query}");
+        let path = format!("/admin/users/{name}{}", then.query());
         self.call(Method::DELETE, &path, None::<&()>).await.map(drop)
     }
 

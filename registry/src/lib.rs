@@ -44,8 +44,10 @@ pub use error::{Error, ManifestFault, ProtocolFault};
 pub use limits::Limits;
 pub use protocol::{
     Collected, DamagedBlob, Existing, Expired, Fault, Immutable, ImmutableInfo, ManifestInfo,
-    QuotaInfo, Repositories, RepositoryInfo, Retained, Retention, RetentionChange, RetentionInfo,
-    RetentionRule, RobotCredential, RobotInfo, Scrubbed, Switch, TagInfo, UploadInfo, Visibility,
+    OrganisationInfo, PolicyCheck, PolicyInfo, QuotaInfo, Repositories, RepositoryInfo,
+    RepositoryPattern, Retained, Retention, RetentionChange, RetentionInfo, RetentionRule,
+    RobotCredential, RobotInfo, Role, Scrubbed, Subject, Switch, TagInfo, TeamChange, TeamInfo,
+    TeamName, UploadInfo, Visibility,
 };
 pub use quota::{Exceeded, Quota, QuotaChange, QuotaResource};
 pub use repository::{Action, Repository};

@@ -126,6 +126,18 @@ pub(crate) const SCOPES_MAX: usize = 32;
 /// A form with user, password and scopes.
 pub(crate) const TOKEN_FORM_BYTES_MAX: usize = 16 << 10;
 
+/// Characters of the pattern of a policy: as many as the name of a repository has.
+pub(crate) const PATTERN_CHARS_MAX: usize = 255;
+/// Organisations, teams and policies of one registry, all of which are in memory: some hundred bytes
+/// each.
+pub(crate) const ORGANISATIONS_MAX: usize = 10_000;
+pub(crate) const TEAMS_MAX: usize = 10_000;
+pub(crate) const POLICIES_MAX: usize = 10_000;
+/// Policies of one account: each request to its repositories looks at all.
+pub(crate) const POLICIES_OF_ACCOUNT_MAX: usize = 500;
+/// Members of a team, which are one record.
+pub(crate) const TEAM_MEMBERS_MAX: usize = 1000;
+
 // Storage
 
 /// Open uploads of all users: each is a file and some hundred bytes of memory.
@@ -186,6 +198,8 @@ pub(crate) const REPOSITORY_LOCKS: usize = 64;
 pub(crate) const ADMIN_CONNECTIONS_MAX: usize = 8;
 /// A password, or one word of JSON.
 pub(crate) const ADMIN_BODY_BYTES_MAX: usize = 4 << 10;
+/// A change of a team: a thousand names of 63 characters.
+pub(crate) const TEAM_BODY_BYTES_MAX: usize = 128 << 10;
 /// Repositories in one answer to the administrator: a megabyte or two.
 pub(crate) const ADMIN_LIST_MAX: usize = 10_000;
 /// Patterns of tags that an immutable repository excepts: each push of a tag looks at all.

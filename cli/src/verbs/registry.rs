@@ -1,33 +1,25 @@
+mod accounts; // users, organisations and robot accounts
 mod backups; // everything in a folder, and back
 mod contents; // tags and manifests
+mod policies; // teams, and what they may do
 mod quotas; // what accounts may have, and open uploads
 mod retention; // which tags and manifests stay
 mod rules; // switches and immutable tags
 mod space; // what collection and its like have done, in words
 
-use std::{
-    fmt::{self, Display},
-    net::IpAddr,
-    path::PathBuf,
-    str::FromStr,
-    time::Duration,
-};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
-use anyhow::{bail, ensure};
+use anyhow::ensure;
 use clap::{Subcommand, ValueEnum};
-use registry::{
-    Admin, Config, Existing, Repositories, Repository, RobotCredential, RobotScope, Server, Switch,
-    Tokens,
-};
+use registry::{Admin, Config, Repository, Server, Switch, Tokens};
 use sandbox::{Network, Service};
-use spec::{CredentialName, Tenant};
 use tokio::net::TcpListener;
 
 use crate::{
     authorities,
     failure::{Advice, USAGE_ERROR},
     home::Home,
-    output::{Output, ago, line, notice, now},
+    output::{Output, line},
     platform::{
         self, apart, certificates,
         copies::Holder,
@@ -36,7 +28,6 @@ use crate::{
     },
     rights,
     serve::{self, Child, block_on},
-    verbs::login,
 };
 
 /// Run the registry apart, or manage its users and the visibility of repositories
@@ -70,10 +61,19 @@ pub struct Args {
 enum Verb {
     /// Manage users
     #[command(subcommand)]
-    User(User),
-    /// Manage robot accounts: logins of programs, within the rights of a user
+    User(accounts::User),
+    /// Manage organisations, whose repositories are those of no user
     #[command(subcommand)]
-    Robot(Robot),
+    Org(accounts::Organisation),
+    /// Manage teams of users, which policies name
+    #[command(subcommand)]
+    Team(policies::Team),
+    /// Manage what users, teams and robot accounts may do in repositories that are not theirs
+    #[command(subcommand)]
+    Policy(policies::Policy),
+    /// Manage robot accounts: logins of programs, within the rights of a user or an organisation
+    #[command(subcommand)]
+    Robot(accounts::Robot),
     /// List and remove tags
     #[command(subcommand)]
     Tag(contents::Tag),
@@ -177,39 +177,6 @@ home. Exits with 1 when the registry has lost blobs, which are named; everything
 }
 
 #[derive(Debug, Subcommand)]
-enum User {
-    /// Add a user
-    Add {
-        /// The name; the user owns the repositories NAME/…
-        name: Tenant,
-        /// Read the password from stdin
-        #[arg(long)]
-        password_stdin: bool,
-    },
-    /// List users
-    Ls,
-    /// Give a user another password: logins and tokens with the one before end at once
-    Passwd {
-        /// The name
-        name: Tenant,
-        /// Read the password from stdin
-        #[arg(long)]
-        password_stdin: bool,
-    },
-    /// Remove a user with its robot accounts; refused while it owns repositories
-    Rm {
-        /// The name
-        name: Tenant,
-        /// Make its repositories those of this user
-        #[arg(long, value_name = "USER")]
-        transfer_to: Option<Tenant>,
-        /// Delete its repositories
-        #[arg(long, conflicts_with = "transfer_to")]
-        delete_repositories: bool,
-    },
-}
-
-#[derive(Debug, Subcommand)]
 enum RepositoryVerb {
     /// List repositories and their visibility
     #[command(visible_alias = "list")]
@@ -224,149 +191,6 @@ enum RepositoryVerb {
         #[arg(required = true, value_name = "REPOSITORY")]
         repositories: Vec<Repository>,
     },
-}
-
-#[derive(Debug, Subcommand)]
-enum Robot {
-    /// Add a robot account and print its secret, this once
-    Add {
-        /// USER+ROBOT, which is what it logs in as
-        #[arg(value_name = "USER+ROBOT")]
-        login: RobotLogin,
-        /// pull, or push, which is to pull, add and delete
-        #[arg(long, value_name = "SCOPE", default_value_t = RobotScope::Pull)]
-        scope: RobotScope,
-        /// Limit it to this repository of its user (repeatable) [default: all of them]
-        #[arg(long = "repository", value_name = "REPOSITORY")]
-        repositories: Vec<Repository>,
-        /// How long it holds, at most 366d
-        #[arg(
-            long,
-            value_name = "TIME",
-            default_value = "90d",
-            value_parser = spec::parse_duration
-        )]
-        expires: Duration,
-    },
-    /// List robot accounts, without their secrets
-    Ls {
-        #[command(flatten)]
-        output: Output,
-    },
-    /// Give a robot account another secret and print it: the one before is refused at once
-    Rotate {
-        /// Its name
-        #[arg(value_name = "USER+ROBOT")]
-        login: RobotLogin,
-    },
-    /// Remove robot accounts: what they are doing breaks off
-    Rm {
-        /// Their names
-        #[arg(required = true, value_name = "USER+ROBOT")]
-        logins: Vec<RobotLogin>,
-    },
-}
-
-/// The name of a robot account.
-#[derive(Debug, Clone)]
-struct RobotLogin {
-    user: Tenant,
-    robot: CredentialName,
-}
-
-impl FromStr for RobotLogin {
-    type Err = anyhow::Error;
-
-    fn from_str(text: &str) -> anyhow::Result<Self> {
-        let Some((user, robot)) = text.split_once('+') else {
-            bail!("`{text}` is not USER+ROBOT, as in me+ci");
-        };
-        Ok(Self { user: user.parse()?, robot: robot.parse()? })
-    }
-}
-
-impl Display for RobotLogin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}+{}", self.user, self.robot)
-    }
-}
-
-impl User {
-    fn run(self, home: &Home, admin: &Admin) -> anyhow::Result<()> {
-        match self {
-            Self::Add { name, password_stdin } => {
-                let password = login::new_password(password_stdin)?;
-                block_on(admin.put_user(&name, &password, Existing::New))?;
-                line(format_args!("{name}"));
-            }
-            Self::Passwd { name, password_stdin } => {
-                let password = login::new_password(password_stdin)?;
-                block_on(admin.put_user(&name, &password, Existing::Known))?;
-                platform::keep_password(home, &name, &password)?;
-                line(format_args!("{name}"));
-            }
-            Self::Ls => {
-                let users = block_on(admin.users())?;
-                users.iter().for_each(|user| line(format_args!("{user}")));
-            }
-            Self::Rm { name, transfer_to, delete_repositories } => {
-                let then = match (transfer_to, delete_repositories) {
-                    (Some(user), _) => Repositories::TransferTo(user),
-                    (None, true) => Repositories::Delete,
-                    (None, false) => Repositories::Keep,
-                };
-                block_on(admin.remove_user(&name, &then))?;
-                line(format_args!("{name}"));
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Robot {
-    fn run(self, admin: &Admin) -> anyhow::Result<()> {
-        match self {
-            Self::Add { login, scope, repositories, expires } => {
-                let RobotLogin { user, robot } = &login;
-                let made = admin.create_robot(user, robot, scope, &repositories, expires);
-                show(&block_on(made)?);
-            }
-            Self::Ls { output } => {
-                let headings = ["LOGIN", "SCOPE", "REPOSITORIES", "EXPIRES", "LAST USED"];
-                output.records(&block_on(admin.robots())?, &headings, |robot| {
-                    let repositories = match robot.repositories.is_empty() {
-                        true => "all".to_owned(),
-                        false => robot.repositories.join(","),
-                    };
-                    let used = robot.last_used.map(|at| ago(at, now()));
-                    [
-                        robot.login.clone(),
-                        robot.scope.to_string(),
-                        repositories,
-                        robot.expires.to_string(),
-                        used.unwrap_or_else(|| "never".to_owned()),
-                    ]
-                })?;
-            }
-            Self::Rotate { login } => {
-                show(&block_on(admin.rotate_robot(&login.user, &login.robot))?);
-            }
-            Self::Rm { logins } => {
-                return super::ask_for_each(&logins, |login| {
-                    admin.remove_robot(&login.user, &login.robot)
-                });
-            }
-        }
-        Ok(())
-    }
-}
-
-fn show(made: &RobotCredential) {
-    notice(format_args!(
-        "This is the password of `{}` until {}, shown this once: docker login -u {} REGISTRY",
-        made.login, made.expires, made.login
-    ));
-    line(format_args!("{}", made.secret));
 }
 
 /// The visibility of a repository.
@@ -492,6 +316,9 @@ impl Verb {
         let admin = Admin::new(data_dir);
         match self {
             Self::User(user) => user.run(home, &admin)?,
+            Self::Org(verb) => verb.run(&admin)?,
+            Self::Team(verb) => verb.run(&admin)?,
+            Self::Policy(verb) => verb.run(&admin)?,
             Self::Robot(robot) => robot.run(&admin)?,
             Self::Visibility { repository, visibility } => {
                 let there = block_on(admin.repositories())?;

@@ -1,13 +1,15 @@
 //! What a client may do to a repository, and how it proves its identity.
 
-mod authorize; // the decision
+mod principal; // the client of a request
+mod policy; // the decision
 mod budget; // how many logins may be tried
 mod passwords; // login, one password check at a time
 mod tokens; // what a login is exchanged for, valid for minutes
 
+pub use {passwords::Cost, tokens::Tokens};
 pub(crate) use {
-    authorize::{Access, Principal, Scopes, Verdict, authorize},
     passwords::{LoginOutcome, Passwords, SetPasswordError},
+    policy::{Refusal, Situation, allowed, applies, decide, rights},
+    principal::{Principal, Scopes},
     tokens::{AUDIENCE, own_repositories},
 };
-pub use {passwords::Cost, tokens::Tokens};

@@ -11,7 +11,7 @@ use ring::hmac;
 use serde::{Deserialize, Serialize};
 use spec::Tenant;
 
-use super::authorize::{Principal, Scopes};
+use super::principal::{Principal, Scopes};
 use crate::{
     Action, Error, Repository,
     account::{Account, robot_of},
@@ -163,7 +163,7 @@ impl Tokens {
     ) -> String {
         let (sub, access) = match principal {
             Principal::Anonymous => (String::new(), Vec::new()),
-            Principal::User { name, account, scopes } => {
+            Principal::User { name, account, scopes, .. } => {
                 (format!("user:{}", account.login), scopes.entries(Some(name)))
             }
             Principal::Machine { name, scopes, .. } => {
@@ -228,7 +228,7 @@ impl Claims {
                 };
                 let account = Account { login: login.to_owned(), serial: self.serial };
                 let scopes = scopes(self.access, Some(&name))?;
-                Some(Principal::User { name, account, scopes })
+                Some(Principal::User { name, account, holder: None, scopes })
             }
             Some(("machine", name)) => Some(Principal::Machine {
                 name: name.to_owned(),
@@ -312,7 +312,8 @@ mod tests {
         let scopes = Scopes::Only { repositories, own: true };
         let name: Tenant = "ann".parse().unwrap();
         let account = Account::of_user(&name, "1");
-        (Tokens::from_key(&[7; 32]), Principal::User { name, account, scopes })
+        let ann = Principal::User { name, account, holder: None, scopes };
+        (Tokens::from_key(&[7; 32]), ann)
     }
 
     #[test]

@@ -263,6 +263,17 @@ pub enum Repositories {
     Delete,
 }
 
+impl Repositories {
+    /// As the query of the request that removes their owner.
+    pub(crate) fn query(&self) -> String {
+        match self {
+            Self::Keep => String::new(),
+            Self::TransferTo(to) => format!("?transfer_to={to}"),
+            Self::Delete => "?repositories=delete".to_owned(),
+        }
+    }
+}
+
 /// What may be known of a robot account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RobotInfo {

@@ -5,6 +5,7 @@ mod manifest; // what both ends read in a manifest
 mod message; // JSON bodies
 mod snapshot; // a copy of everything at one moment
 mod retention; // which tags and manifests stay
+mod policy; // organisations, teams, and what policies allow
 mod query; // percent-encoded parameters
 mod range; // which bytes of a blob or an upload
 
@@ -13,10 +14,15 @@ pub use message::{
     Repositories, RepositoryInfo, RobotCredential, RobotInfo, Scrubbed, Switch, TagInfo,
     UploadInfo, Visibility,
 };
+pub use policy::{
+    OrganisationInfo, PolicyCheck, PolicyInfo, RepositoryPattern, Role, Subject, TeamChange,
+    TeamInfo, TeamName,
+};
 pub use retention::{Expired, Retained, Retention, RetentionChange, RetentionInfo, RetentionRule};
 pub(crate) use {
     manifest::{DeclaredMediaType, is_foreign_layer},
     message::{ADMIN_SOCKET, ErrorBody, MACHINES, Page, PasswordBody, TagList, VisibilityBody},
+    policy::RolesBody,
     query::{Query, encode_query},
     range::{BlobRange, ChunkRange, UploadRange},
     snapshot::{RecordLine, SNAPSHOTS, SnapshotInfo, named_by},

@@ -15,7 +15,7 @@ use super::{
     collect::{CollectOptions, CollectorHandle},
     contents,
     error::{ApiError, ErrorCode},
-    quotas,
+    policies, quotas,
     request_body::RequestBody,
     response::{Response, empty, json},
     retention::RetentionEndpoints,
@@ -92,6 +92,13 @@ impl AdminApi {
             let login = rest.strip_prefix('/').unwrap_or_default();
             return robots::answer(&self.storage.metadata, method, login, body).await;
         }
+        if let Some(name) = path.strip_prefix("/admin/organisations/") {
+            let name: Tenant = name.parse().map_err(ApiError::invalid_name)?;
+            return self.organisation(method, &name, query).await;
+        }
+        if path.starts_with("/admin/teams") || path.starts_with("/admin/policies") {
+            return policies::answer(&self.storage.metadata, method, path, query, body).await;
+        }
         if let Some(rest) = path.strip_prefix("/admin/repositories/") {
             return contents::repository(&self.storage, method, rest, body).await;
         }
@@ -125,6 +132,10 @@ impl AdminApi {
             ("POST", "/admin/collect") => self.collect(query).await,
             ("GET", "/admin/users") => {
                 Ok(json(StatusCode::OK, &self.storage.metadata.users().await?))
+            }
+            ("GET", "/admin/organisations") => {
+                let all = self.storage.metadata.policies().organisations().collect::<Vec<_>>();
+                Ok(json(StatusCode::OK, &all))
             }
             ("GET", "/admin/repositories") => {
                 let page = self.storage.metadata.repositories("", "", ADMIN_LIST_MAX).await?;
@@ -184,22 +195,46 @@ impl AdminApi {
                 Ok(empty(StatusCode::NO_CONTENT, []))
             }
             Method::DELETE => {
-                let transfer_to = query.get("transfer_to").map(str::parse).transpose();
-                let transfer_to = transfer_to.map_err(ApiError::invalid_name)?;
-                let repositories = match (transfer_to, query.get("repositories")) {
-                    (Some(to), _) => Repositories::TransferTo(to),
-                    (None, Some("delete")) => Repositories::Delete,
-                    (None, _) => Repositories::Keep,
-                };
-                self.remove_user(name, repositories).await?;
+                if self.storage.metadata.policies().is_organisation(name) {
+                    return Err(no_such_user(name));
+                }
+                self.remove_account(name, what_becomes(query)?).await?;
                 Ok(empty(StatusCode::NO_CONTENT, []))
             }
             _ => Err(ApiError::no_such_endpoint()),
         }
     }
 
-    /// A new user inherits nothing from an earlier one of this name.
+    /// `/admin/organisations/NAME`.
+    async fn organisation(
+        &self,
+        method: &Method,
+        name: &Tenant,
+        query: &Query,
+    ) -> Result<Response, ApiError> {
+        match *method {
+            Method::PUT => {
+                self.check_existing(name, Existing::New).await?;
+                let added = self.storage.metadata.add_organisation(name).await;
+                added.map_err(policies::refused)?;
+            }
+            Method::DELETE => {
+                if !self.storage.metadata.policies().is_organisation(name) {
+                    let message = format!("there is no organisation `{name}`");
+                    return Err(ApiError::not_found(ErrorCode::NameUnknown, message));
+                }
+                self.remove_account(name, what_becomes(query)?).await?;
+            }
+            _ => return Err(ApiError::no_such_endpoint()),
+        }
+        Ok(empty(StatusCode::NO_CONTENT, []))
+    }
+
+    /// A new account inherits nothing from an earlier one of this name.
     async fn check_existing(&self, name: &Tenant, wanted: Existing) -> Result<(), ApiError> {
+        if self.storage.metadata.policies().is_organisation(name) {
+            return Err(ApiError::conflict(format!("there is an organisation `{name}` already")));
+        }
         match (self.storage.metadata.user(name).await?.is_some(), wanted) {
             (true, Existing::New) => Err(ApiError::conflict(format!(
                 "there is a user `{name}` already: margay registry user passwd {name}"
@@ -219,11 +254,11 @@ impl AdminApi {
         }
     }
 
-    /// The user is gone first, so that nothing is added meanwhile; what was interrupted goes on
+    /// The account is gone first, so that nothing is added meanwhile; what was interrupted goes on
     /// when it is asked for again.
-    async fn remove_user(&self, name: &Tenant, then: Repositories) -> Result<(), ApiError> {
+    async fn remove_account(&self, name: &Tenant, then: Repositories) -> Result<(), ApiError> {
         let owned = self.storage.metadata.owned(name).await?;
-        if owned.is_empty() && self.storage.metadata.user(name).await?.is_none() {
+        if owned.is_empty() && !self.storage.metadata.has_account(name).await? {
             return Err(no_such_user(name));
         }
         match &then {
@@ -242,7 +277,11 @@ impl AdminApi {
             Repositories::Keep | Repositories::Delete => None,
         };
         self.storage.metadata.remove_rules(name, heir).await?;
+        self.storage.metadata.forget_account(name, heir).await?;
         self.storage.metadata.remove_user(name).await?;
+        self.storage.metadata.remove_organisation(name).await?;
+        // What was added between the two.
+        self.storage.metadata.forget_account(name, None).await?;
         for (user, robot, _) in self.storage.metadata.robots(Some(name)).await? {
             self.storage.metadata.remove_robot(&user, &robot).await?;
         }
@@ -267,11 +306,9 @@ impl AdminApi {
         owned: &[Repository],
     ) -> Result<(), ApiError> {
         if from == to {
-            return Err(ApiError::conflict(format!("`{to}` is the user that is removed")));
+            return Err(ApiError::conflict(format!("`{to}` is the account that is removed")));
         }
-        if self.storage.metadata.user(to).await?.is_none() {
-            return Err(no_such_user(to));
-        }
+        quotas::check_account(&self.storage.metadata, to.as_str()).await?;
         for repository in owned {
             let rest = repository.as_str().strip_prefix(from.as_str()).unwrap_or_default();
             let next: Repository = format!("{to}{rest}").parse().map_err(ApiError::invalid_name)?;
@@ -281,6 +318,17 @@ impl AdminApi {
         }
         Ok(())
     }
+}
+
+/// What becomes of the repositories of an account that is removed.
+fn what_becomes(query: &Query) -> Result<Repositories, ApiError> {
+    let transfer_to = query.get("transfer_to").map(str::parse).transpose();
+    let transfer_to = transfer_to.map_err(ApiError::invalid_name)?;
+    Ok(match (transfer_to, query.get("repositories")) {
+        (Some(to), _) => Repositories::TransferTo(to),
+        (None, Some("delete")) => Repositories::Delete,
+        (None, _) => Repositories::Keep,
+    })
 }
 
 fn no_such_user(name: &Tenant) -> ApiError {

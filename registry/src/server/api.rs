@@ -14,7 +14,7 @@ use hyper::{
 
 use super::{
     audited::Audited,
-    auth::{Authenticator, RepositoryRequest},
+    auth::{Authenticator, RepositoryRequest, lost},
     blobs::BlobEndpoints,
     called::Called,
     error::ApiError,
@@ -157,19 +157,20 @@ impl Api {
             Route::Repository(repository, endpoint) => {
                 let principal = self.principal(&head, audited).await?;
                 audited.check_space(&head.method, &self.metadata)?;
-                let request = RepositoryRequest { head, query, principal, repository };
-                self.authenticator.authorize(&request, endpoint.action()).await?;
-                if endpoint.action() != Action::Pull && self.metadata.rules.is_on(Switch::ReadOnly)
-                {
-                    return Err(ApiError::read_only());
-                }
-                let revoked = self.authenticator.revoked(&request.principal, &request.head);
+                let actions = endpoint.actions();
+                let rights = self.authenticator.authorize(&head, &principal, &repository, actions);
+                let rights = rights.await?;
+                let request = RepositoryRequest { head, query, principal, repository, rights };
+                // One of them: it is the same that lets the request begin and go on.
+                let action = actions.iter().find(|action| rights.contains(**action));
+                let action = action.copied().unwrap_or(Action::Administer);
+                let revoked = self.authenticator.revoked(&request, action);
                 let response = tokio::select! {
                     biased;
                     response = self.dispatch(&request, endpoint, body) => response?,
                     revoked = revoked => return Err(revoked),
                 };
-                Ok(self.until_revoked(response, request.principal))
+                Ok(self.until_revoked(response, request, action))
             }
         }
     }
@@ -181,20 +182,20 @@ impl Api {
         Ok(principal)
     }
 
-    /// A response whose body breaks off when the account that asked for it is removed or changed.
-    fn until_revoked(&self, response: Response, principal: Principal) -> Response {
+    /// A response whose body breaks off when the client that asked for it may not any more.
+    fn until_revoked(
+        &self,
+        response: Response,
+        request: RepositoryRequest,
+        action: Action,
+    ) -> Response {
         if response.body().size_hint().exact().is_some_and(|size| size <= SMALL_BODY_BYTES) {
             return response;
         }
         let metadata = self.metadata.clone();
+        let RepositoryRequest { principal, repository, .. } = request;
         let revoked = async move {
-            match principal {
-                Principal::User { account, .. } => metadata.revoked(&account).await,
-                Principal::Machine { name, minted, .. } => {
-                    metadata.machine_revoked(&name, minted).await;
-                }
-                Principal::Anonymous | Principal::ControlPlane => std::future::pending().await,
-            }
+            lost(&metadata, &principal, &repository, action).await;
         };
         response.map(|body| UntilBody::new(body, revoked).boxed_unsync())
     }

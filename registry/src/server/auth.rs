@@ -7,9 +7,10 @@ use super::{
     error::{ApiError, ErrorCode},
 };
 use crate::{
-    Action, Repository, Tokens,
-    access::{AUDIENCE, Access, Principal, Verdict, authorize},
+    Action, Error, Repository, Tokens,
+    access::{AUDIENCE, Principal, Refusal, Situation, allowed, decide, rights},
     protocol::Query,
+    repository::Actions,
     storage::Metadata,
 };
 
@@ -19,6 +20,8 @@ pub(super) struct RepositoryRequest {
     pub query: Query,
     pub principal: Principal,
     pub repository: Repository,
+    /// What the principal may do in the repository.
+    pub rights: Actions,
 }
 
 /// Turns the token of a request into a principal, and a principal's request for a repository into a
@@ -40,6 +43,72 @@ enum TokenFault {
     InsufficientScope,
 }
 
+/// What a client has lost while its request went on.
+pub(super) enum Lost {
+    /// It was removed, or has another password or secret.
+    Account,
+    Right(Refusal),
+}
+
+/// The principal as it is by now; `None` when its account was removed, or has another password or
+/// secret.
+pub(super) async fn current(
+    metadata: &Metadata,
+    principal: Principal,
+) -> Result<Option<Principal>, Error> {
+    Ok(match principal {
+        Principal::User { name, account, scopes, .. } => {
+            let holder = metadata.holder(&account).await?;
+            holder.map(|holder| Principal::User { name, account, holder: Some(holder), scopes })
+        }
+        Principal::Machine { name, minted, scopes } => {
+            let is_current = metadata.is_machine_current(&name, minted).await?;
+            is_current.then_some(Principal::Machine { name, minted, scopes })
+        }
+        Principal::Anonymous | Principal::ControlPlane => Some(principal),
+    })
+}
+
+/// Waits until `principal` may not do `action` in a repository any more.
+pub(super) async fn lost(
+    metadata: &Metadata,
+    principal: &Principal,
+    repository: &Repository,
+    action: Action,
+) -> Lost {
+    let mut changes = metadata.access_changes();
+    loop {
+        changes.mark_unchanged();
+        // What cannot be looked up is not lost; the store's failure ends the process.
+        if let Ok(Some(lost)) = lost_by_now(metadata, principal, repository, action).await {
+            return lost;
+        }
+        if changes.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+async fn lost_by_now(
+    metadata: &Metadata,
+    principal: &Principal,
+    repository: &Repository,
+    action: Action,
+) -> Result<Option<Lost>, Error> {
+    let Some(principal) = current(metadata, principal.clone()).await? else {
+        return Ok(Some(Lost::Account));
+    };
+    let has = |situation: &Situation<'_>| rights(&principal, situation).contains(action);
+    let refusal = match principal {
+        Principal::Anonymous => Refusal::LoginNeeded,
+        Principal::User { .. } | Principal::Machine { .. } | Principal::ControlPlane => {
+            Refusal::NoRole
+        }
+    };
+    let has = metadata.situation(repository, has).await?;
+    Ok((!has).then_some(Lost::Right(refusal)))
+}
+
 impl Authenticator {
     /// The principal of the bearer token; `None` without one. A token of an account that was
     /// removed, or has another password or secret by now, is not valid.
@@ -55,63 +124,76 @@ impl Authenticator {
         let invalid = |reason| self.challenge(head, None, Some(TokenFault::Invalid(reason)));
         let principal = self.tokens.verify(token.trim(), SystemTime::now());
         let principal = principal.map_err(|error| invalid(error.reason()))?;
-        match &principal {
-            Principal::User { account, .. } if !self.metadata.is_current(account).await? => {
-                Err(invalid(REVOKED))
-            }
-            Principal::Machine { name, minted, .. }
-                if !self.metadata.is_machine_current(name, *minted).await? =>
-            {
-                Err(invalid(REVOKED))
-            }
-            _ => Ok(Some(principal)),
+        match current(&self.metadata, principal).await? {
+            Some(principal) => Ok(Some(principal)),
+            None => Err(invalid(REVOKED)),
         }
     }
 
-    /// Waits until `principal` is worth nothing any more, and is the answer to its request.
-    pub async fn revoked(&self, principal: &Principal, head: &Parts) -> ApiError {
-        match principal {
-            Principal::User { account, .. } => {
-                self.metadata.revoked(account).await;
-                self.challenge(head, None, Some(TokenFault::Invalid(REVOKED)))
-            }
-            Principal::Machine { name, minted, .. } => {
-                self.metadata.machine_revoked(name, *minted).await;
-                self.challenge(head, None, Some(TokenFault::Invalid(REVOKED)))
-            }
-            Principal::Anonymous | Principal::ControlPlane => std::future::pending().await,
+    /// Waits until `principal` may not do `action` any more, and is the answer to its request.
+    pub async fn revoked(&self, request: &RepositoryRequest, action: Action) -> ApiError {
+        let RepositoryRequest { head, principal, repository, .. } = request;
+        match lost(&self.metadata, principal, repository, action).await {
+            Lost::Account => self.challenge(head, None, Some(TokenFault::Invalid(REVOKED))),
+            Lost::Right(refusal) => self.refused(head, principal, repository, action, refusal),
         }
     }
 
-    /// Whether the principal of `request` may do `action` in its repository: the only way to a
-    /// repository.
+    /// What a principal may do in a repository, once that is known to be one of `actions`: the only
+    /// way to a repository.
     pub async fn authorize(
         &self,
-        request: &RepositoryRequest,
+        head: &Parts,
+        principal: &Principal,
+        repository: &Repository,
+        actions: &[Action],
+    ) -> Result<Actions, ApiError> {
+        let (usual, others) = actions.split_first().expect("each endpoint has an action");
+        let decided = self.metadata.situation(repository, |situation: &Situation<'_>| {
+            let allowed = allowed(principal, situation);
+            if actions.iter().any(|action| allowed.contains(*action)) {
+                return Ok(allowed);
+            }
+            let mut refusals = others.iter().map(|action| decide(principal, *action, situation));
+            // A role for one of the others is a reason to ask for another token.
+            Err(match decide(principal, *usual, situation) {
+                Err(Refusal::NoRole) => refusals
+                    .find_map(|refusal| refusal.err().filter(|why| *why != Refusal::NoRole))
+                    .unwrap_or(Refusal::NoRole),
+                Err(refusal) => refusal,
+                Ok(()) => return Ok(allowed),
+            })
+        });
+        let refused = |refusal| self.refused(head, principal, repository, *usual, refusal);
+        decided.await?.map_err(refused)
+    }
+
+    fn refused(
+        &self,
+        head: &Parts,
+        principal: &Principal,
+        repository: &Repository,
         action: Action,
-    ) -> Result<(), ApiError> {
-        let RepositoryRequest { repository, principal, .. } = request;
-        let access = Access::of(&self.metadata, repository).await?;
-        match authorize(principal, repository, access, action) {
-            Verdict::Allowed => Ok(()),
-            Verdict::Challenge => {
-                let actions = match action {
-                    Action::Pull => "pull",
-                    Action::Push => "pull,push",
-                    Action::Delete => "pull,push,delete",
-                };
-                let scope = format!("repository:{repository}:{actions}");
-                let fault = match principal {
-                    Principal::Anonymous => None,
-                    _ => Some(TokenFault::InsufficientScope),
-                };
-                Err(self.challenge(&request.head, Some(&scope), fault))
+        refusal: Refusal,
+    ) -> ApiError {
+        let scope = || {
+            let actions = match action {
+                Action::Pull => "pull",
+                Action::Push | Action::TagCreate | Action::TagOverwrite => "pull,push",
+                Action::Delete | Action::Administer => "pull,push,delete",
+            };
+            format!("repository:{repository}:{actions}")
+        };
+        match refusal {
+            Refusal::LoginNeeded => self.challenge(head, Some(&scope()), None),
+            Refusal::InsufficientScope => {
+                self.challenge(head, Some(&scope()), Some(TokenFault::InsufficientScope))
             }
-            Verdict::Denied => {
+            Refusal::NoRole => {
                 let (name, action) = (principal.name(), action.name());
-                let message = format!("`{name}` may not {action} `{repository}`");
-                Err(ApiError::new(StatusCode::FORBIDDEN, ErrorCode::Denied, message))
+                ApiError::denied(format!("`{name}` may not {action} `{repository}`"))
             }
+            Refusal::ReadOnly => ApiError::read_only(),
         }
     }
 
@@ -125,9 +207,8 @@ impl Authenticator {
             Principal::ControlPlane => Ok(()),
             Principal::Anonymous => Err(self.login_needed(head)),
             Principal::User { .. } | Principal::Machine { .. } => {
-                let message =
-                    format!("`{}` may not take back tokens of machines", principal.name());
-                Err(ApiError::new(StatusCode::FORBIDDEN, ErrorCode::Denied, message))
+                let name = principal.name();
+                Err(ApiError::denied(format!("`{name}` may not take back tokens of machines")))
             }
         }
     }

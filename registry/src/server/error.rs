@@ -76,6 +76,10 @@ impl ApiError {
         Self::new(StatusCode::CONFLICT, ErrorCode::Denied, message)
     }
 
+    pub fn denied(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, message)
+    }
+
     /// As the distribution project answers.
     pub fn read_only() -> Self {
         let message = "this registry is read-only for now";
@@ -159,13 +163,12 @@ impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
         match error {
             // What Quay and ECR answer, and no client repeats by itself.
-            Error::QuotaExceeded(exceeded) => {
-                Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, exceeded.to_string())
-            }
+            Error::QuotaExceeded(exceeded) => Self::denied(exceeded.to_string()),
             // As ECR answers.
             Error::ImmutableTag { .. } => {
                 Self::bad_request(ErrorCode::TagInvalid, error.to_string())
             }
+            Error::TagRefused { .. } => Self::denied(error.to_string()),
             Error::Contended { .. } => Self::too_many_requests(error.to_string()),
             error => Self::Internal(error),
         }

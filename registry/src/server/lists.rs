@@ -9,10 +9,10 @@ use super::{
 };
 use crate::{
     Action, Error, Repository,
-    access::Principal,
+    access::{Principal, Situation, rights},
     limits::{CATALOG_SCANNED_MAX, LIST_PAGE_MAX, REFERRERS_PAGE_BYTES_MAX, REFERRERS_PAGE_MAX},
-    protocol::{Query, Switch, TagList, encode_query},
-    storage::{ListPage, Metadata, Referrer, RepositoryRecord},
+    protocol::{Query, TagList, encode_query},
+    storage::{ListPage, Metadata, Referrer},
 };
 
 const FILTERS: HeaderName = HeaderName::from_static("oci-filters-applied");
@@ -87,14 +87,16 @@ impl ListEndpoints {
         last: &str,
         size: usize,
     ) -> Result<(Vec<Repository>, Option<Repository>), Error> {
-        let is_open = self.metadata.rules.is_on(Switch::AnonymousPush);
         let (mut readable, mut last, mut scanned) = (Vec::new(), last.to_owned(), 0);
         while readable.len() < size {
             let page = self.metadata.repositories("", &last, LIST_PAGE_MAX).await?;
             for (repository, record) in page.entries {
                 repository.as_str().clone_into(&mut last);
                 scanned += 1;
-                if is_open || may_list(principal, &repository, record) {
+                // A token for one repository proves its user, which is enough for names.
+                let is_readable =
+                    |situation: &Situation<'_>| rights(principal, situation).contains(Action::Pull);
+                if self.metadata.situation_of(&repository, record.public, is_readable) {
                     readable.push(repository.clone());
                 }
                 if readable.len() == size || scanned == CATALOG_SCANNED_MAX {
@@ -144,20 +146,6 @@ impl ListEndpoints {
             headers.insert(FILTERS, HeaderValue::from_static("artifactType"));
         }
         Ok(linked(response, next))
-    }
-}
-
-/// The catalogue shows a name to principals that may read the repository. A token for one
-/// repository proves its user, which is enough for names.
-fn may_list(principal: &Principal, repository: &Repository, record: RepositoryRecord) -> bool {
-    match principal {
-        _ if record.public => true,
-        // One that is limited to some repositories sees no others.
-        Principal::User { account, scopes, .. } if account.robot().is_some() => {
-            scopes.cover(repository, Action::Pull)
-        }
-        Principal::User { name, .. } => repository.belongs_to(name),
-        Principal::Anonymous | Principal::Machine { .. } | Principal::ControlPlane => false,
     }
 }
 

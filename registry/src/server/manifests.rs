@@ -14,7 +14,7 @@ use super::{
     stored::{found_damaged, heal, manifest_bytes},
 };
 use crate::{
-    Error, Repository, blocking,
+    Action, Error, Repository, blocking,
     limits::{MANIFEST_BYTES_MAX, TAGS_PER_PUT_MAX},
     protocol::Switch,
     storage::{ManifestRecord, Storage},
@@ -111,6 +111,7 @@ impl ManifestEndpoints {
 
         let _adding = self.storage.unused.adding(&digest).await;
         let _shared = self.storage.locks.shared(repository).await;
+        self.check_push(request, &digest).await?;
         if !media_type.is_index() {
             self.check_blobs(repository, &outline).await?;
         }
@@ -131,9 +132,26 @@ impl ManifestEndpoints {
         heal(&self.storage, &digest).await?;
         self.storage
             .metadata
-            .put_manifest(repository, &digest, &record, &tags, referrer.as_ref())
+            .put_manifest(repository, &digest, &record, (&tags, request.rights), referrer.as_ref())
             .await?;
         Ok(created(repository, &digest, subject.as_ref(), &tags))
+    }
+
+    /// A client that may set tags and not push names manifests that are there.
+    async fn check_push(
+        &self,
+        request: &RepositoryRequest,
+        digest: &Digest,
+    ) -> Result<(), ApiError> {
+        let RepositoryRequest { repository, principal, rights, .. } = request;
+        let may_push = rights.contains(Action::Push);
+        match may_push || self.storage.metadata.manifest(repository, digest).await?.is_some() {
+            true => Ok(()),
+            false => Err(ApiError::denied(format!(
+                "`{}` may set tags of `{repository}`, and not push manifest `{digest}` to it",
+                principal.name()
+            ))),
+        }
     }
 
     /// Every blob that the manifest names is in the repository and has the size that the manifest

@@ -27,6 +27,7 @@ mod quotas; // what accounts and repositories may have, and open uploads
 mod contents; // tags, manifests and whole repositories, for the owner of the data folder
 mod snapshot; // a copy of everything at one moment
 mod retention; // what repositories retain
+mod policies; // teams, and what they may do
 mod admin; // users and visibility, for the owner of the data folder
 
 use std::{convert::Infallible, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -125,6 +126,7 @@ impl Server {
         .await?;
         server.storage.metadata.migrate().await?;
         server.storage.metadata.load_rules().await?;
+        server.storage.metadata.load_policies().await?;
         server.storage.metadata.load_damaged().await?;
         server.storage.metadata.load_quotas().await?;
         server.storage.metadata.resume_transfers().await?;

@@ -12,7 +12,7 @@ use crate::{
     Error, QuotaChange, QuotaResource, Repository, blocking,
     limits::ADMIN_BODY_BYTES_MAX,
     protocol::{QuotaInfo, UploadInfo},
-    storage::Storage,
+    storage::{Metadata, Storage},
 };
 
 /// `/admin/quotas` and `/admin/quotas/NAME`. `name` is empty for all of them.
@@ -53,16 +53,16 @@ async fn check_name(storage: &Storage, name: &str, change: &QuotaChange) -> Resu
         }
         None => name,
     };
-    check_account(storage, account).await
+    check_account(&storage.metadata, account).await
 }
 
-/// There is a user of this name.
-pub(super) async fn check_account(storage: &Storage, account: &str) -> Result<(), ApiError> {
-    let user: Tenant = account.parse().map_err(ApiError::invalid_name)?;
-    match storage.metadata.user(&user).await? {
-        Some(_) => Ok(()),
-        None => {
-            let message = format!("there is no user `{user}`");
+/// There is a user or an organisation of this name.
+pub(super) async fn check_account(metadata: &Metadata, account: &str) -> Result<(), ApiError> {
+    let name: Tenant = account.parse().map_err(ApiError::invalid_name)?;
+    match metadata.has_account(&name).await? {
+        true => Ok(()),
+        false => {
+            let message = format!("there is no user `{account}`, and no organisation");
             Err(ApiError::not_found(ErrorCode::NameUnknown, message))
         }
     }

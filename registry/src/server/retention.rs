@@ -101,7 +101,7 @@ impl RetentionEndpoints {
         match name.contains('/') {
             true => drop(known(&self.storage, name).await?),
             false if name.is_empty() => {}
-            false => check_account(&self.storage, name).await?,
+            false => check_account(&self.storage.metadata, name).await?,
         }
         let grace = query.get("grace_seconds").map(str::parse).transpose();
         let grace = grace.map_err(|_| {
@@ -121,10 +121,10 @@ impl RetentionEndpoints {
     async fn check_name(&self, name: &str) -> Result<(), ApiError> {
         match name.split_once('/') {
             None if name == "*" => Ok(()),
-            None => check_account(&self.storage, name).await,
+            None => check_account(&self.storage.metadata, name).await,
             Some((account, _)) => {
                 name.parse::<Repository>().map_err(ApiError::invalid_name)?;
-                check_account(&self.storage, account).await
+                check_account(&self.storage.metadata, account).await
             }
         }
     }

@@ -5,6 +5,7 @@ use spec::{Tenant, Timestamp};
 
 use super::{
     error::{ApiError, ErrorCode},
+    quotas::check_account,
     request_body::RequestBody,
     response::{Response, empty, json},
 };
@@ -45,10 +46,7 @@ pub(super) async fn answer(
         Method::PUT => {
             let wanted: NewRobot = body.json(ADMIN_BODY_BYTES_MAX).await?;
             check(&user, &wanted)?;
-            if metadata.user(&user).await?.is_none() {
-                let message = format!("there is no user `{user}`");
-                return Err(ApiError::not_found(ErrorCode::NameUnknown, message));
-            }
+            check_account(metadata, user.as_str()).await?;
             if metadata.robots(Some(&user)).await?.len() >= ROBOTS_PER_USER_MAX {
                 let message = format!("`{user}` has {ROBOTS_PER_USER_MAX} robot accounts already");
                 return Err(ApiError::conflict(message));

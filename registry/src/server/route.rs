@@ -55,19 +55,20 @@ impl fmt::Display for Target {
 }
 
 impl Endpoint {
-    /// The action that a principal needs: the only list of them.
-    pub fn action(&self) -> Action {
+    /// The actions of which a principal needs one, the usual one first: the only list of them.
+    pub fn actions(&self) -> &'static [Action] {
         match self {
             Self::ListTags | Self::ListReferrers(_) | Self::ReadManifest(_) | Self::ReadBlob(_) => {
-                Action::Pull
+                &[Action::Pull]
             }
-            Self::PutManifest(_)
-            | Self::BeginUpload
+            // Which of them depends on what is there: a manifest that is can have a tag more.
+            Self::PutManifest(_) => &[Action::Push, Action::TagCreate, Action::TagOverwrite],
+            Self::BeginUpload
             | Self::ReadUpload(_)
             | Self::AppendUpload(_)
             | Self::FinishUpload(_)
-            | Self::CancelUpload(_) => Action::Push,
-            Self::DeleteManifest(_) | Self::DeleteBlob(_) => Action::Delete,
+            | Self::CancelUpload(_) => &[Action::Push],
+            Self::DeleteManifest(_) | Self::DeleteBlob(_) => &[Action::Delete],
         }
     }
 }

@@ -17,9 +17,8 @@ use super::{
 use crate::{
     Action, Error, Repository, Tokens,
     access::{
-        Access, LoginOutcome, Passwords, Principal, Scopes, Verdict, authorize, own_repositories,
+        LoginOutcome, Passwords, Principal, Refusal, Scopes, Situation, decide, own_repositories,
     },
-    account::RobotRecord,
     limits::{SCOPES_MAX, TOKEN_FORM_BYTES_MAX},
     protocol::Query,
     storage::Metadata,
@@ -90,7 +89,8 @@ impl TokenEndpoint {
             LoginOutcome::Accepted(account) => {
                 let user = name.split_once('+').map_or(name, |(user, _)| user);
                 let name = user.parse::<Tenant>().map_err(|_| wrong_password())?;
-                Ok(Principal::User { name, account, scopes: Scopes::All })
+                let holder = self.metadata.holder(&account).await?;
+                Ok(Principal::User { name, account, holder, scopes: Scopes::All })
             }
             LoginOutcome::Rejected => Err(wrong_password()),
             LoginOutcome::RetryAfter(time) => Err(ApiError::too_many_requests(
@@ -107,10 +107,8 @@ impl TokenEndpoint {
         principal: Principal,
         parameters: &Query,
     ) -> Result<Principal, ApiError> {
-        let Principal::User { name, account, .. } = &principal else { return Ok(principal) };
-        let robot = match account.robot() {
-            Some(robot) => self.metadata.robot(name, &robot).await?,
-            None => None,
+        let Principal::User { name, account, holder, .. } = &principal else {
+            return Ok(principal);
         };
         let (mut repositories, mut own) = (Vec::new(), false);
         let requested = parameters
@@ -128,39 +126,39 @@ impl TokenEndpoint {
             let Some(("repository", rest)) = scope.split_once(':') else { continue };
             let Some((resource, actions)) = rest.rsplit_once(':') else { continue };
             if resource == own_repositories(name) {
-                let all = robot.as_ref().is_none_or(|robot| robot.repositories.is_empty());
-                own |= all && actions.split(',').any(|action| action == Action::Pull.name());
+                let mut actions = actions.split(',');
+                own |= principal.mounts_own() && actions.any(|one| one == Action::Pull.name());
             } else if let Ok(repository) = resource.parse() {
-                let actions =
-                    self.allowed(&principal, robot.as_ref(), &repository, actions).await?;
+                let actions = self.allowed(&principal, &repository, actions).await?;
                 if !actions.is_empty() {
                     repositories.push((repository, actions));
                 }
             }
         }
         let scopes = Scopes::Only { repositories, own };
-        Ok(Principal::User { name: name.clone(), account: account.clone(), scopes })
+        let (name, account, holder) = (name.clone(), account.clone(), holder.clone());
+        Ok(Principal::User { name, account, holder, scopes })
     }
 
     async fn allowed(
         &self,
         principal: &Principal,
-        robot: Option<&RobotRecord>,
         repository: &Repository,
         actions: &str,
     ) -> Result<Vec<Action>, Error> {
-        let access = Access::of(&self.metadata, repository).await?;
-        let mut actions = match actions {
+        let mut actions: Vec<Action> = match actions {
             "*" => vec![Action::Pull, Action::Push, Action::Delete],
             _ => actions.split(',').filter_map(Action::from_name).collect(),
         };
-        actions.retain(|action| {
-            let open = access != Access::Private && *action == Action::Pull;
-            let covered = robot.is_none_or(|robot| robot.covers(repository, *action));
-            (open || covered)
-                && authorize(principal, repository, access, *action) == Verdict::Allowed
-        });
-        Ok(actions)
+        let allowed = |situation: &Situation<'_>| {
+            // A right that is part of another is asked for by the name of the whole.
+            actions.retain(|action| {
+                let mut parts = action.implied().iter();
+                parts.any(|part| decide(principal, part, situation) != Err(Refusal::NoRole))
+            });
+            actions
+        };
+        self.metadata.situation(repository, allowed).await
     }
 }
 

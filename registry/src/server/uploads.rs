@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     Action, QuotaResource, Repository,
-    access::{Access, Principal, Scopes, Verdict, authorize},
+    access::{Principal, Situation, decide},
     blocking,
     limits::UPLOAD_BATCH_BYTES,
     protocol::{ChunkRange, UploadRange},
@@ -101,17 +101,18 @@ impl UploadEndpoints {
         let RepositoryRequest { query, principal, repository, .. } = request;
         if let Some(from) = query.get("from") {
             let from: Repository = from.parse().map_err(ApiError::invalid_name)?;
-            let access = Access::of(&self.storage.metadata, &from).await?;
-            return match authorize(principal, &from, access, Action::Pull) {
-                Verdict::Allowed => Ok(self.storage.metadata.blob(&from, digest).await?),
-                Verdict::Challenge | Verdict::Denied => Ok(None),
+            let may_read =
+                |situation: &Situation<'_>| decide(principal, Action::Pull, situation).is_ok();
+            return match self.storage.metadata.situation(&from, may_read).await? {
+                true => Ok(self.storage.metadata.blob(&from, digest).await?),
+                false => Ok(None),
             };
         }
         if let Some(membership) = self.storage.metadata.blob(repository, digest).await? {
             return Ok(Some(membership));
         }
         match principal {
-            Principal::User { name, scopes: Scopes::Only { own: true, .. }, .. } => {
+            Principal::User { name, .. } if principal.mounts_own() => {
                 Ok(self.storage.metadata.blob_of(name, digest).await?)
             }
             _ => Ok(None),

@@ -2,6 +2,7 @@ use std::{sync::Arc, time::SystemTime};
 
 use spec::{CredentialName, Tenant, Timestamp};
 use store::{Compare, Kv, Query, Range, Txn};
+use tokio::sync::watch;
 
 use super::{
     metadata::{Metadata, VERSION, carried_out, decode},
@@ -10,7 +11,7 @@ use super::{
 };
 use crate::{
     Error, Repository,
-    account::{Account, RobotRecord, robot_of},
+    account::{Account, Holder, RobotRecord, robot_of},
     limits::{
         DELETED_PER_TRANSACTION, HANDED_OVER_BYTES_MAX, ROBOT_USE_NOTED_AFTER, SCAN_PAGE,
         TOKEN_LIFETIME_MAX,
@@ -72,6 +73,7 @@ impl Metadata {
 
     /// Whether the robot account existed.
     pub async fn remove_robot(&self, user: &Tenant, robot: &CredentialName) -> Result<bool, Error> {
+        self.forget_robot(user, robot).await?;
         let removed = self.remove(robot_key(user, robot), Txn::new()).await?;
         self.accounts.send_modify(|changes| *changes += 1);
         Ok(removed)
@@ -106,7 +108,7 @@ impl Metadata {
         let found = self.range(Query::key(&*key), "look up a key").await?;
         let Some(kv) = found.first() else { return Ok(None) };
         let record: RobotRecord = decode(kv)?;
-        if !record.accepts(secret) || !record.is_valid(at) || self.user(user).await?.is_none() {
+        if !record.accepts(secret) || !record.is_valid(at) || !self.has_account(user).await? {
             return Ok(None);
         }
         let account = Account::of_robot(user, robot, &record);
@@ -119,17 +121,21 @@ impl Metadata {
         Ok(Some(account))
     }
 
-    /// Whether an account is still there, with the password or secret that it had.
-    pub async fn is_current(&self, account: &Account) -> Result<bool, Error> {
+    /// What an account is, while it has the password or secret that it had.
+    pub async fn holder(&self, account: &Account) -> Result<Option<Holder>, Error> {
         let Some((user, robot)) = robot_of(&account.login) else {
             let user = account.login.parse::<Tenant>();
-            let Ok(user) = user else { return Ok(false) };
+            let Ok(user) = user else { return Ok(None) };
             let record = self.user(&user).await?;
-            return Ok(record.is_some_and(|record| record.serial == account.serial));
+            let holds = record.is_some_and(|record| record.serial == account.serial);
+            return Ok(holds.then_some(Holder::User));
         };
-        let record = self.robot(&user, &robot).await?;
-        let holds = |record: RobotRecord| record.serial == account.serial && record.is_valid(now());
-        Ok(record.is_some_and(holds) && self.user(&user).await?.is_some())
+        let holds =
+            |record: &RobotRecord| record.serial == account.serial && record.is_valid(now());
+        match self.robot(&user, &robot).await?.filter(holds) {
+            Some(record) if self.has_account(&user).await? => Ok(Some(record.holder())),
+            Some(_) | None => Ok(None),
+        }
     }
 
     /// Refuses every token that was minted for a machine until `now`, in seconds of the clock.
@@ -159,29 +165,9 @@ impl Metadata {
         Ok(revoked.is_none_or(|until| minted > until))
     }
 
-    /// Waits until a machine's token does not hold any more.
-    pub async fn machine_revoked(&self, name: &str, minted: u64) {
-        let mut changes = self.accounts.subscribe();
-        loop {
-            changes.mark_unchanged();
-            let is_current = self.is_machine_current(name, minted).await.unwrap_or(true);
-            if !is_current || changes.changed().await.is_err() {
-                return;
-            }
-        }
-    }
-
-    /// Waits until an account is not what it was.
-    pub async fn revoked(&self, account: &Account) {
-        let mut changes = self.accounts.subscribe();
-        loop {
-            changes.mark_unchanged();
-            // What cannot be looked up is not revoked; the store's failure ends the process.
-            let is_current = self.is_current(account).await.unwrap_or(true);
-            if !is_current || changes.changed().await.is_err() {
-                return;
-            }
-        }
+    /// Changes with accounts, roles and the visibility of repositories.
+    pub fn access_changes(&self) -> watch::Receiver<u64> {
+        self.accounts.subscribe()
     }
 
     /// The repositories `USER/…`, at most a page of them.
@@ -342,7 +328,10 @@ mod tests {
     use store::MemoryStore;
 
     use super::*;
-    use crate::storage::{ManifestRecord, User};
+    use crate::{
+        repository::Actions,
+        storage::{ManifestRecord, User},
+    };
 
     #[tokio::test]
     async fn repositories_are_handed_over_with_all_that_is_in_them_and_those_of_others_stay() {
@@ -362,8 +351,14 @@ mod tests {
             let name = repository(name);
             metadata.add_blob(&name, &digest, 1).await.unwrap();
             let tags: Vec<String> = (0..60).map(|n| format!("v{n}")).collect();
-            metadata.put_manifest(&name, &digest, &record, &tags[..30], None).await.unwrap();
-            metadata.put_manifest(&name, &digest, &record, &tags[30..], None).await.unwrap();
+            metadata
+                .put_manifest(&name, &digest, &record, (&tags[..30], Actions::ALL), None)
+                .await
+                .unwrap();
+            metadata
+                .put_manifest(&name, &digest, &record, (&tags[30..], Actions::ALL), None)
+                .await
+                .unwrap();
         }
         metadata.set_public(&repository("ann/cats"), true).await.unwrap();
         metadata.transfer(&ann, &bob).await.unwrap();
@@ -401,7 +396,7 @@ mod tests {
         let user = |serial: &str| User { password: String::new(), serial: serial.to_owned() };
         metadata.put_user(&ann, &user("1")).await.unwrap();
         let account = Account::of_user(&ann, "1");
-        assert!(metadata.is_current(&account).await.unwrap());
+        assert_eq!(metadata.holder(&account).await.unwrap(), Some(Holder::User));
         let wanted = serde_json::from_str(r#"{"scope":"pull","lifetime_seconds":60}"#).unwrap();
         let (record, secret) = RobotRecord::new(wanted, now());
         assert!(metadata.add_robot(&ann, &ci, &record).await.unwrap());
@@ -413,15 +408,13 @@ mod tests {
         let expired = RobotRecord { expires: now(), ..record.clone() };
         metadata.put_robot(&ann, &ci, &expired).await.unwrap();
         assert_eq!(metadata.log_in_robot(&ann, &ci, &secret).await.unwrap(), None);
-        assert!(!metadata.is_current(&robot).await.unwrap());
+        assert_eq!(metadata.holder(&robot).await.unwrap(), None);
         metadata.put_robot(&ann, &ci, &record).await.unwrap();
-        let revoked = metadata.revoked(&robot);
-        let rotate = async {
-            metadata.put_robot(&ann, &ci, &record.clone().with_fresh_secret(now()).0).await
-        };
-        let (_, rotated) = tokio::join!(revoked, rotate);
-        rotated.unwrap();
+        let changes = metadata.access_changes();
+        metadata.put_robot(&ann, &ci, &record.clone().with_fresh_secret(now()).0).await.unwrap();
+        assert!(changes.has_changed().unwrap());
+        assert_eq!(metadata.holder(&robot).await.unwrap(), None, "another secret");
         metadata.put_user(&ann, &user("2")).await.unwrap();
-        assert!(!metadata.is_current(&account).await.unwrap(), "another password");
+        assert_eq!(metadata.holder(&account).await.unwrap(), None, "another password");
     }
 }

@@ -11,8 +11,9 @@ use super::{
     usage::Counts,
 };
 use crate::{
-    Error, Repository,
+    Action, Error, Repository,
     limits::{DELETED_PER_TRANSACTION, PUT_TRIES_MAX, SCAN_PAGE},
+    repository::Actions,
 };
 
 /// The key with the newest version that every record has.
@@ -197,18 +198,19 @@ impl Metadata {
     }
 
     /// Adds a manifest, the tags that now point to it, and its entry among the referrers of its
-    /// subject, in one transaction.
+    /// subject, in one transaction. `rights` are those of the client.
     pub async fn put_manifest(
         &self,
         repository: &Repository,
         digest: &Digest,
         record: &ManifestRecord,
-        tags: &[String],
+        (tags, rights): (&[String], Actions),
         referrer: Option<&Referrer>,
     ) -> Result<(), Error> {
         self.make_repository(repository).await?;
         for _ in 0..PUT_TRIES_MAX {
-            let (txn, more) = self.putting(repository, digest, record, tags, referrer).await?;
+            let (txn, more) =
+                self.putting(repository, digest, record, (tags, rights), referrer).await?;
             if self.commit_more(repository, more, txn, "add a manifest").await? {
                 return Ok(());
             }
@@ -222,7 +224,7 @@ impl Metadata {
         repository: &Repository,
         digest: &Digest,
         record: &ManifestRecord,
-        tags: &[String],
+        (tags, rights): (&[String], Actions),
         referrer: Option<&Referrer>,
     ) -> Result<(Txn, Counts), Error> {
         let key = manifest_key(repository, digest);
@@ -241,6 +243,15 @@ impl Metadata {
             let (key, entry) = (tag_key(repository, tag), entry_key(repository, digest, tag));
             let found = self.range(Query::key(&*key), "look up a tag").await?;
             let found = found.first();
+            let missing = match found {
+                Some(kv) if decode_tag(kv)?.digest == *digest => None,
+                Some(_) => Some(Action::TagOverwrite),
+                None => Some(Action::TagCreate),
+            };
+            if let Some(action) = missing.filter(|action| !rights.contains(*action)) {
+                let (repository, tag) = (repository.to_string(), tag.clone());
+                return Err(Error::TagRefused { repository, tag, action });
+            }
             txn = txn
                 .when(Compare::ModRev(key.clone(), found.map_or(0, |kv| kv.mod_rev)))
                 .put(key, tagged.clone())
@@ -494,11 +505,14 @@ mod tests {
         let record = record(None);
         let names: Vec<String> = (0..250).map(|n| format!("v{n:03}")).collect();
         for tags in names.chunks(10) {
-            metadata.put_manifest(&cats, &old, &record, tags, None).await.unwrap();
+            metadata.put_manifest(&cats, &old, &record, (tags, Actions::ALL), None).await.unwrap();
         }
-        metadata.put_manifest(&dogs, &old, &record, &["v001".to_owned()], None).await.unwrap();
+        metadata
+            .put_manifest(&dogs, &old, &record, (&["v001".to_owned()], Actions::ALL), None)
+            .await
+            .unwrap();
         let moved = ["latest".to_owned(), "v007".to_owned()];
-        metadata.put_manifest(&cats, &new, &record, &moved, None).await.unwrap();
+        metadata.put_manifest(&cats, &new, &record, (&moved, Actions::ALL), None).await.unwrap();
         let page = metadata.tags(&cats, "v003", 2).await.unwrap();
         assert_eq!((page.entries, page.more), (vec!["v004".to_owned(), "v005".to_owned()], true));
         assert_eq!(metadata.tags_of(&cats, &old, 1000).await.unwrap().len(), 249);
@@ -517,7 +531,10 @@ mod tests {
         let metadata = Metadata::on(Arc::new(MemoryStore::new()));
         let cats = repository("ann/cats");
         let digest = Digest::of(b"cats");
-        metadata.put_manifest(&cats, &digest, &record(None), &[], None).await.unwrap();
+        metadata
+            .put_manifest(&cats, &digest, &record(None), (&[], Actions::ALL), None)
+            .await
+            .unwrap();
         for n in 0..120 {
             let older = store::encode(1, &serde_json::json!({ "digest": digest }));
             let txn = Txn::new().put(format!("tag/ann/cats:v{n}"), older);
@@ -537,11 +554,17 @@ mod tests {
         let (cats, dogs) = (repository("ann/cats"), repository("ann/dogs"));
         let (blob, manifest, older) = (Digest::of(b"blob"), Digest::of(b"m"), Digest::of(b"o"));
         let links = Links::of([&Digest::of(b"other"), &blob]);
-        metadata.put_manifest(&cats, &manifest, &record(Some(links)), &[], None).await.unwrap();
+        metadata
+            .put_manifest(&cats, &manifest, &record(Some(links)), (&[], Actions::ALL), None)
+            .await
+            .unwrap();
         assert_eq!(metadata.use_of(&cats, &blob).await.unwrap(), Use::By(manifest));
         assert_eq!(metadata.use_of(&cats, &Digest::of(b"x")).await.unwrap(), Use::Unused);
         assert_eq!(metadata.use_of(&dogs, &blob).await.unwrap(), Use::Unused);
-        metadata.put_manifest(&dogs, &older, &record(None), &[], None).await.unwrap();
+        metadata
+            .put_manifest(&dogs, &older, &record(None), (&[], Actions::ALL), None)
+            .await
+            .unwrap();
         let unclear = Use::Unclear(vec![(older, record(None))]);
         assert_eq!(metadata.use_of(&dogs, &blob).await.unwrap(), unclear);
     }

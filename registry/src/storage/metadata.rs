@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     damaged::Damaged,
+    policy_table::Policies,
     records::{Membership, RepositoryRecord, TagRecord, User},
     reserve::Reserve,
     rules::Rules,
@@ -29,6 +30,9 @@ pub(super) const TAG_VERSION: u8 = 2;
 /// ```text
 /// user/NAME                           password hash
 /// robot/NAME+ROBOT                    hash of its secret, scope, expiry
+/// organisation/NAME                  when it was made
+/// team/ACCOUNT/TEAM                   its members
+/// policy/PATTERN SUBJECT              roles of the subject in the repositories of the pattern
 /// revoked/MACHINE                     until when its tokens were minted that are refused
 /// moving/USER                         to which user its repositories are being handed over
 /// damaged/DIGEST                     whose bytes were found missing or wrong
@@ -60,6 +64,7 @@ pub(crate) struct Metadata {
     pub(super) usage: Arc<Usage>,
     pub(super) damaged: Arc<Damaged>,
     pub rules: Arc<Rules>,
+    pub(super) policies: Arc<Policies>,
 }
 
 /// One page of a list, in the order of the keys.
@@ -88,6 +93,7 @@ impl Metadata {
             usage: Arc::default(),
             damaged: Arc::default(),
             rules: Arc::default(),
+            policies: Arc::default(),
         }
     }
 
@@ -152,7 +158,9 @@ impl Metadata {
         self.make_repository(name).await?;
         let record = store::encode(VERSION, &RepositoryRecord { public });
         let txn = Txn::new().put(format!("repository/{name}"), record);
-        self.commit(txn, "set the visibility").await.map(drop)
+        self.commit(txn, "set the visibility").await?;
+        self.accounts.send_modify(|changes| *changes += 1);
+        Ok(())
     }
 
     /// At most `limit` repositories that start with `prefix`, after `last`.

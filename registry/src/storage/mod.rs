@@ -8,6 +8,7 @@ mod pulls; // which manifests were pulled, until it is written down
 mod unused; // what collection and requests tell each other
 mod rules; // what the operator does not allow to change
 mod damaged; // what a disk has lost or changed
+mod policy_table; // organisations, teams and policies in memory
 mod metadata; // users and repositories, and how records are read and written
 mod contents; // which repository has which blob, manifest and tag
 mod removal; // of tags and manifests
@@ -16,6 +17,7 @@ mod healing; // what is damaged, until a push brings it again
 mod ruling; // switches and immutable tags
 mod quotas; // of accounts and repositories
 mod heirs; // what becomes of the rules of a removed user
+mod policies; // organisations, teams, and what policies allow
 mod accounts; // robots, revocation, and the owners of repositories
 mod uploads; // blobs that are being pushed
 
@@ -47,10 +49,11 @@ pub(crate) use {
     contents::Use,
     locks::RepositoryLocks,
     metadata::{ListPage, Metadata},
+    policies::PolicyError,
+    policy_table::PolicyTable,
     pulls::{Deciding, Pulls},
     records::{
-        BlobRecord, Link, Links, ManifestRecord, Membership, Referrer, RepositoryRecord, TagRecord,
-        User, start_of,
+        BlobRecord, Link, Links, ManifestRecord, Membership, Referrer, TagRecord, User, start_of,
     },
     unused::{Pass, UnusedBlobs, Watch},
     uploads::{Upload, UploadError, UploadLimits, UploadWriter, Uploads},

@@ -62,8 +62,8 @@ async fn a_robot_account_has_its_scope_within_the_rights_of_its_user() {
     let limited = limited.unwrap();
     let pusher = server.admin.create_robot(&ann, &all, RobotScope::Push, &[], HOUR).await.unwrap();
     for (robot, repository, pull, push) in [
-        (&limited, "ann/cats", 200, 401),
-        (&limited, "ann/dogs", 401, 401),
+        (&limited, "ann/cats", 200, 403),
+        (&limited, "ann/dogs", 403, 403),
         (&limited, "bob/fish", 403, 403),
         (&pusher, "ann/cats", 200, 202),
         (&pusher, "ann/dogs", 200, 202),
@@ -250,7 +250,7 @@ async fn the_next_holder_of_a_name_inherits_nothing() {
     let robot = server.admin.create_robot(&ann, &ci, RobotScope::Push, &[], HOUR).await.unwrap();
     let refused = server.admin.remove_user(&ann, &Repositories::Keep).await.unwrap_err();
     assert!(said(&refused).starts_with("`ann` owns `ann/cats`: "), "{refused}");
-    for (to, want) in [("eve", "there is no user `eve`"), ("ann", "`ann` is the user")] {
+    for (to, want) in [("eve", "there is no user `eve`"), ("ann", "`ann` is the account")] {
         let then = Repositories::TransferTo(user(to));
         let error = said(&server.admin.remove_user(&ann, &then).await.unwrap_err());
         assert!(error.starts_with(want), "{error}");
