@@ -52,6 +52,16 @@ pub fn client_with(
     registry: &str,
     login: Option<&Login>,
 ) -> anyhow::Result<Client> {
+    Ok(Client::new(options(home, remote, registry, login)?))
+}
+
+/// How `registry` is called with a login.
+pub fn options(
+    home: &Home,
+    remote: &Remote,
+    registry: &str,
+    login: Option<&Login>,
+) -> anyhow::Result<ClientOptions> {
     let mut trusted = authorities::of(home, registry)?;
     if let Some(path) = &remote.ca {
         trusted.extend(authorities::read(path)?);
@@ -59,13 +69,13 @@ pub fn client_with(
     let auth = login.cloned().map(|Login { user, password }| Auth::Password { user, password });
     let plain_http = remote.plain_http.then(|| registry.to_owned());
     let usual = ClientOptions::default();
-    Ok(Client::new(ClientOptions {
+    Ok(ClientOptions {
         authorities: trusted,
         auth: auth.into_iter().map(|auth| (registry.to_owned(), auth)).collect(),
         plain_http: HashSet::from_iter(plain_http),
         idle_time_max: remote.registry_timeout.unwrap_or(usual.idle_time_max),
         ..usual
-    }))
+    })
 }
 
 /// Fetches `image` with the login of this home, from Docker Hub when it names no registry, and tags

@@ -7,33 +7,58 @@ use bytes::Bytes;
 use http::Method;
 use net::{ApiClient, ApiRequest, ClientError};
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 use spec::{CredentialName, Digest, Tenant};
+use tokio::time::timeout;
 
 use crate::{
-    Error, ProtocolFault, QuotaChange, Repository, RobotScope,
+    Client, ClientOptions, Error, ProtocolFault, QuotaChange, Repository, RobotScope,
     account::NewRobot,
     limits::{ADMIN_ANSWER_TIME_MAX, ADMIN_PAGES_MAX, ADMIN_PASS_TIME_MAX},
     protocol::{
-        ADMIN_SOCKET, Collected, ErrorBody, Existing, Immutable, ImmutableInfo, ManifestInfo, Page,
-        PasswordBody, QuotaInfo, Repositories, RepositoryInfo, Retained, RetentionChange,
-        RetentionInfo, RobotCredential, RobotInfo, Scrubbed, SnapshotInfo, Switch, TagInfo,
-        UploadInfo, Visibility, VisibilityBody, encode_query,
+        ADMIN, ADMIN_SOCKET, Collected, ErrorBody, Existing, Immutable, ImmutableInfo,
+        ManifestInfo, Page, PasswordBody, QuotaInfo, RateLimits, Repositories, RepositoryInfo,
+        Retained, RetentionChange, RetentionInfo, RobotCredential, RobotInfo, Scrubbed,
+        SnapshotInfo, Switch, TagInfo, UploadInfo, Visibility, VisibilityBody, encode_query,
     },
 };
 
 mod policies; // organisations, teams and policies
 
-/// Manages users, repositories and what they have, in a registry that runs on this machine, through
-/// the socket in its data folder. Only the owner of that folder can open it.
+/// Manages users, repositories and what they have, in a registry.
 #[derive(Debug, Clone)]
-pub struct Admin {
-    data_dir: PathBuf,
+pub struct Admin(Endpoint);
+
+#[derive(Debug, Clone)]
+enum Endpoint {
+    /// The socket in the data folder of one that runs on this machine, which only the owner of that
+    /// folder can open.
+    Socket { data_dir: PathBuf },
+    /// One that may run elsewhere, with the password of an operator, or of a user for what is
+    /// theirs.
+    Network { client: Client, registry: String },
+}
+
+/// One request.
+struct Request<'a> {
+    method: Method,
+    path: &'a str,
+    body: Option<Value>,
+    time_max: Duration,
 }
 
 impl Admin {
     /// For the registry whose data folder is `data_dir`.
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
-        Self { data_dir: data_dir.into() }
+        Self(Endpoint::Socket { data_dir: data_dir.into() })
+    }
+
+    /// For the registry at `registry`, over HTTPS or as `options` say, with the password that they
+    /// have for it.
+    pub fn remote(options: ClientOptions, registry: &str) -> Self {
+        // A pass over everything is quiet for long; each request has a limit of its own.
+        let options = ClientOptions { idle_time_max: ADMIN_PASS_TIME_MAX, ..options };
+        Self(Endpoint::Network { client: Client::new(options), registry: registry.to_owned() })
     }
 
     /// Adds a user, the owner of the repositories `NAME/…`, or replaces the password of one. Tokens
@@ -200,7 +225,7 @@ impl Admin {
     ) -> Result<Collected, Error> {
         let grace = grace.map(|grace| format!("&grace_seconds={}", grace.as_secs()));
         let path = format!("/admin/collect?dry_run={dry_run}{}", grace.unwrap_or_default());
-        let request = ApiRequest::new(Method::POST, &path, ADMIN_PASS_TIME_MAX);
+        let request = Request::new(Method::POST, &path, ADMIN_PASS_TIME_MAX);
         self.read(self.send(request).await?)
     }
 
@@ -255,7 +280,7 @@ impl Admin {
         let grace = grace.map(|grace| format!("&grace_seconds={}", grace.as_secs()));
         let grace = grace.unwrap_or_default();
         let path = format!("/admin/retention{name}?dry_run={dry_run}{grace}");
-        let request = ApiRequest::new(Method::POST, &path, ADMIN_PASS_TIME_MAX);
+        let request = Request::new(Method::POST, &path, ADMIN_PASS_TIME_MAX);
         self.read(self.send(request).await?)
     }
 
@@ -299,7 +324,7 @@ impl Admin {
     pub async fn scrub(&self, bytes_per_second: Option<u64>) -> Result<Scrubbed, Error> {
         let rate = bytes_per_second.map(|rate| format!("?bytes_per_second={rate}"));
         let path = format!("/admin/scrub{}", rate.unwrap_or_default());
-        let request = ApiRequest::new(Method::POST, &path, ADMIN_PASS_TIME_MAX);
+        let request = Request::new(Method::POST, &path, ADMIN_PASS_TIME_MAX);
         self.read(self.send(request).await?)
     }
 
@@ -347,7 +372,7 @@ impl Admin {
 
     /// Makes a snapshot of everything below the data folder.
     pub(crate) async fn take_snapshot(&self) -> Result<SnapshotInfo, Error> {
-        let request = ApiRequest::new(Method::POST, "/admin/snapshots", ADMIN_PASS_TIME_MAX);
+        let request = Request::new(Method::POST, "/admin/snapshots", ADMIN_PASS_TIME_MAX);
         self.read(self.send(request).await?)
     }
 
@@ -390,24 +415,43 @@ impl Admin {
         path: &str,
         body: Option<&impl Serialize>,
     ) -> Result<Bytes, Error> {
-        let mut request = ApiRequest::new(method, path, ADMIN_ANSWER_TIME_MAX);
-        if let Some(body) = body {
-            request = request.json(body);
-        }
+        let mut request = Request::new(method, path, ADMIN_ANSWER_TIME_MAX);
+        request.body = body
+            .map(|body| serde_json::to_value(body).expect("bodies of the API have string keys"));
         self.send(request).await
     }
 
-    async fn send(&self, request: ApiRequest<'_>) -> Result<Bytes, Error> {
-        let registry = self.name();
-        let socket = self.data_dir.join(ADMIN_SOCKET);
-        let answer = ApiClient::unix(socket).exchange(request).await;
-        let (status, bytes) = answer.map_err(|error| match error {
-            ClientError::Connect { source, .. } => Error::Unreachable { registry, source },
-            _ => {
-                let subject = "its admin socket".to_owned();
-                Error::TimedOut { registry, subject, after: ADMIN_ANSWER_TIME_MAX }
+    async fn send(&self, request: Request<'_>) -> Result<Bytes, Error> {
+        let (registry, after) = (self.name(), request.time_max);
+        let (status, bytes) = match &self.0 {
+            Endpoint::Socket { data_dir } => {
+                let Request { method, path, body, time_max } = request;
+                let request = ApiRequest::new(method, path, time_max);
+                let request = match &body {
+                    Some(body) => request.json(body),
+                    None => request,
+                };
+                let answer = ApiClient::unix(data_dir.join(ADMIN_SOCKET)).exchange(request).await;
+                answer.map_err(|error| match error {
+                    ClientError::Connect { source, .. } => Error::Unreachable { registry, source },
+                    _ => {
+                        let subject = "its admin socket".to_owned();
+                        Error::TimedOut { registry, subject, after }
+                    }
+                })?
             }
-        })?;
+            Endpoint::Network { client, registry } => {
+                let Request { method, path, body, time_max } = request;
+                let path = path.replacen("/admin/", ADMIN, 1);
+                let body = body.map_or_else(Bytes::new, |body| body.to_string().into());
+                let answer = client.administer(registry, method, path, body);
+                timeout(time_max, answer).await.map_err(|_| Error::TimedOut {
+                    registry: registry.clone(),
+                    subject: "its administration".to_owned(),
+                    after,
+                })??
+            }
+        };
         match status.is_success() {
             true => Ok(bytes),
             false => {
@@ -418,10 +462,56 @@ impl Admin {
     }
 
     fn name(&self) -> String {
-        self.data_dir.display().to_string()
+        match &self.0 {
+            Endpoint::Socket { data_dir } => data_dir.display().to_string(),
+            Endpoint::Network { registry, .. } => registry.clone(),
+        }
     }
 
-    pub fn data_dir(&self) -> &Path {
-        &self.data_dir
+    /// The data folder of a registry on this machine.
+    pub(crate) fn data_dir(&self) -> Option<&Path> {
+        match &self.0 {
+            Endpoint::Socket { data_dir } => Some(data_dir),
+            Endpoint::Network { .. } => None,
+        }
+    }
+
+    /// Users that administer the registry over the network.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`] when no registry runs there.
+    pub async fn operators(&self) -> Result<Vec<Tenant>, Error> {
+        self.get("/admin/operators").await
+    }
+
+    /// Lets a user administer the registry over the network, or no more.
+    ///
+    /// # Errors
+    /// [`Error::Admin`] when there is no such user or operator.
+    pub async fn set_operator(&self, user: &Tenant, is: bool) -> Result<(), Error> {
+        let method = if is { Method::PUT } else { Method::DELETE };
+        self.call(method, &format!("/admin/operators/{user}"), None::<&()>).await.map(drop)
+    }
+
+    /// How many requests clients may send.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`] when no registry runs there.
+    pub async fn rates(&self) -> Result<RateLimits, Error> {
+        self.get("/admin/rules/rate-limits").await
+    }
+
+    /// Limits the requests of clients.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`] when no registry runs there.
+    pub async fn set_rates(&self, rates: &RateLimits) -> Result<RateLimits, Error> {
+        self.read(self.call(Method::PUT, "/admin/rules/rate-limits", Some(rates)).await?)
+    }
+}
+
+impl<'a> Request<'a> {
+    fn new(method: Method, path: &'a str, time_max: Duration) -> Self {
+        Self { method, path, body: None, time_max }
     }
 }

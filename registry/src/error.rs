@@ -3,10 +3,10 @@ use std::{io, net::IpAddr, path::PathBuf, time::Duration};
 use http::StatusCode;
 use spec::{Digest, Forbidden};
 
+use crate::Exceeded;
 use crate::limits::{
     IMAGE_BLOBS_MAX, IMAGE_MANIFESTS_MAX, INDEX_DEPTH_MAX, MANIFEST_BYTES_MAX, REDIRECTS_MAX,
 };
-use crate::{Action, Exceeded};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -91,12 +91,8 @@ pub enum Error {
     QuotaExceeded(#[from] Exceeded),
     #[error("tag `{tag}` of `{repository}` is immutable: push another tag, or delete it first")]
     ImmutableTag { repository: String, tag: String },
-    #[error(
-        "this client may not {} tag `{tag}` of `{repository}`: it has no role with `{}`",
-        if *.action == Action::TagCreate { "set" } else { "move" },
-        .action.name()
-    )]
-    TagRefused { repository: String, tag: String, action: Action },
+    #[error("this client may not {verb} tag `{tag}` of `{repository}`: it lacks role `{role}`")]
+    TagRefused { repository: String, tag: String, verb: &'static str, role: &'static str },
     #[error("the tags of `{repository}` change too fast: try again")]
     Contended { repository: String },
     #[error("`{name}` is not the name of a repository")]
@@ -246,7 +242,10 @@ impl Error {
     /// Whether another try could succeed.
     pub(crate) fn is_transient(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::TimedOut { .. } | Self::Disconnected { .. } => true,
+            Self::Unreachable { .. }
+            | Self::TimedOut { .. }
+            | Self::Disconnected { .. }
+            | Self::TooManyRequests { .. } => true,
             Self::ErrorResponse { status, .. } => matches!(status.as_u16(), 500 | 502 | 503 | 504),
             _ => false,
         }

@@ -44,7 +44,7 @@ pub use error::{Error, ManifestFault, ProtocolFault};
 pub use limits::Limits;
 pub use protocol::{
     Collected, DamagedBlob, Existing, Expired, Fault, Immutable, ImmutableInfo, ManifestInfo,
-    OrganisationInfo, PolicyCheck, PolicyInfo, QuotaInfo, Repositories, RepositoryInfo,
+    OrganisationInfo, PolicyCheck, PolicyInfo, QuotaInfo, RateLimits, Repositories, RepositoryInfo,
     RepositoryPattern, Retained, Retention, RetentionChange, RetentionInfo, RetentionRule,
     RobotCredential, RobotInfo, Role, Scrubbed, Subject, Switch, TagInfo, TeamChange, TeamInfo,
     TeamName, UploadInfo, Visibility,

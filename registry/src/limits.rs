@@ -128,8 +128,15 @@ pub(crate) const TOKEN_FORM_BYTES_MAX: usize = 16 << 10;
 
 /// Characters of the pattern of a policy: as many as the name of a repository has.
 pub(crate) const PATTERN_CHARS_MAX: usize = 255;
-/// Organisations, teams and policies of one registry, all of which are in memory: some hundred bytes
-/// each.
+/// Operators of one registry: more than a company has.
+pub(crate) const OPERATORS_MAX: usize = 100;
+/// How long a password that was right need not be checked again, while its account is as it was:
+/// as long as a token holds.
+pub(crate) const VERIFIED_LOGIN_TIME: Duration = Duration::from_secs(300);
+/// Such passwords, some 150 bytes each. More are checked each time.
+pub(crate) const VERIFIED_LOGINS_MAX: usize = 10_000;
+/// Organisations, teams and policies of one registry, all of which are in memory: some hundred
+/// bytes each.
 pub(crate) const ORGANISATIONS_MAX: usize = 10_000;
 pub(crate) const TEAMS_MAX: usize = 10_000;
 pub(crate) const POLICIES_MAX: usize = 10_000;
@@ -198,6 +205,18 @@ pub(crate) const REPOSITORY_LOCKS: usize = 64;
 pub(crate) const ADMIN_CONNECTIONS_MAX: usize = 8;
 /// A password, or one word of JSON.
 pub(crate) const ADMIN_BODY_BYTES_MAX: usize = 4 << 10;
+/// How far the requests of a client may be ahead of its rate: the layers of a push come at once.
+pub(crate) const RATE_BURST_TIME: Duration = Duration::from_secs(10);
+/// How long a request waits for its turn before it is refused: many clients give up when they are.
+pub(crate) const RATE_DELAY_MAX: Duration = Duration::from_secs(2);
+/// Clients whose requests are counted at once, some 100 bytes each.
+pub(crate) const RATE_CLIENTS_MAX: usize = 10_000;
+/// Bytes of an answer to a remote administrator: ten thousand repositories with their rules.
+pub(crate) const ADMIN_ANSWER_BYTES_MAX: usize = 16 << 20;
+/// How often a request is sent again to a registry that asks to wait, and how long at most it is
+/// waited for each time.
+pub(crate) const RATE_RETRIES_MAX: u32 = 5;
+pub(crate) const RATE_WAIT_MAX: Duration = Duration::from_secs(60);
 /// A change of a team: a thousand names of 63 characters.
 pub(crate) const TEAM_BODY_BYTES_MAX: usize = 128 << 10;
 /// Repositories in one answer to the administrator: a megabyte or two.

@@ -3,6 +3,8 @@ mod backups; // everything in a folder, and back
 mod contents; // tags and manifests
 mod policies; // teams, and what they may do
 mod quotas; // what accounts may have, and open uploads
+mod rates; // how many requests clients may send
+mod remote; // which registry a verb is about
 mod retention; // which tags and manifests stay
 mod rules; // switches and immutable tags
 mod space; // what collection and its like have done, in words
@@ -47,6 +49,8 @@ pub struct Args {
     #[command(subcommand)]
     verb: Option<Verb>,
     #[command(flatten)]
+    whereabouts: remote::Whereabouts,
+    #[command(flatten)]
     listen: Listen,
     #[command(flatten)]
     front: RegistryFront,
@@ -74,6 +78,17 @@ enum Verb {
     /// Manage robot accounts: logins of programs, within the rights of a user or an organisation
     #[command(subcommand)]
     Robot(accounts::Robot),
+    /// Change your own password, in the registry that --registry names
+    Passwd {
+        /// Read the new password from stdin
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// Manage the users that administer the registry from anywhere
+    #[command(subcommand)]
+    Operator(remote::Operator),
+    /// Limit the requests of clients; or say how they are limited
+    RateLimit(rates::RateLimit),
     /// List and remove tags
     #[command(subcommand)]
     Tag(contents::Tag),
@@ -214,7 +229,7 @@ impl From<Visibility> for registry::Visibility {
 impl Args {
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         match self.verb {
-            Some(verb) => verb.run(home),
+            Some(verb) => verb.run(home, &self.whereabouts),
             None => self.serve(home),
         }
     }
@@ -303,33 +318,31 @@ impl Args {
 }
 
 impl Verb {
-    fn run(self, home: &Home) -> anyhow::Result<()> {
-        let data_dir = home.path().join("registry");
+    fn run(self, home: &Home, whereabouts: &remote::Whereabouts) -> anyhow::Result<()> {
+        if let Self::Passwd { password_stdin } = self {
+            return whereabouts.change_password(home, password_stdin);
+        }
+        ensure!(
+            !whereabouts.is_remote() || !matches!(self, Self::Backup { .. } | Self::Restore { .. }),
+            Advice::new("a registry is backed up and restored on its own machine")
+                .hint("run it there, without --registry")
+                .code(USAGE_ERROR)
+        );
         if let Self::Restore { folder, output } = self {
             return backups::restore(&folder, &home.folder("registry")?, output);
         }
-        ensure!(
-            data_dir.exists(),
-            Advice::new(format!("there is no registry in `{}`", home.path().display()))
-                .hint("start one: margay up")
-        );
-        let admin = Admin::new(data_dir);
+        let admin = whereabouts.admin(home)?;
         match self {
-            Self::User(user) => user.run(home, &admin)?,
+            Self::User(user) => user.run((!whereabouts.is_remote()).then_some(home), &admin)?,
             Self::Org(verb) => verb.run(&admin)?,
             Self::Team(verb) => verb.run(&admin)?,
             Self::Policy(verb) => verb.run(&admin)?,
             Self::Robot(robot) => robot.run(&admin)?,
             Self::Visibility { repository, visibility } => {
-                let there = block_on(admin.repositories())?;
-                ensure!(
-                    there.iter().any(|known| known.name == repository.to_string()),
-                    Advice::new(format!("there is no repository `{repository}`"))
-                        .hint("see what there is: margay registry ls")
-                );
-                block_on(admin.set_visibility(&repository, visibility.into()))?;
-                line(format_args!("{repository}"));
+                set_visibility(&admin, &repository, visibility)?;
             }
+            Self::Operator(verb) => return verb.run(&admin),
+            Self::RateLimit(verb) => verb.run(&admin)?,
             Self::Tag(verb) => verb.run(&admin)?,
             Self::ReadOnly { wanted } => rules::switch(&admin, Switch::ReadOnly, wanted)?,
             Self::Sparse { wanted } => rules::switch(&admin, Switch::Sparse, wanted)?,
@@ -349,7 +362,7 @@ impl Verb {
                 );
             }
             Self::Backup { folder, output } => backups::back_up(&admin, &folder, output)?,
-            Self::Restore { .. } => unreachable!("it needs no registry, and has returned"),
+            Self::Restore { .. } | Self::Passwd { .. } => unreachable!("they have returned"),
             Self::Quota(verb) => verb.run(&admin)?,
             Self::Upload(verb) => verb.run(&admin)?,
             Self::Gc { dry_run, grace, output } => {
@@ -375,4 +388,20 @@ impl Verb {
         }
         Ok(())
     }
+}
+
+fn set_visibility(
+    admin: &Admin,
+    repository: &Repository,
+    visibility: Visibility,
+) -> anyhow::Result<()> {
+    let there = block_on(admin.repositories())?;
+    ensure!(
+        there.iter().any(|known| known.name == repository.to_string()),
+        Advice::new(format!("there is no repository `{repository}`"))
+            .hint("see what there is: margay registry ls")
+    );
+    block_on(admin.set_visibility(repository, visibility.into()))?;
+    line(format_args!("{repository}"));
+    Ok(())
 }

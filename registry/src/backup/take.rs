@@ -40,11 +40,15 @@ pub struct BackedUp {
 /// [`Error::Unreachable`] when no registry runs there; [`Error::NoBackup`] when the folder has
 /// other files; [`Error::BackupUnderWay`]; [`Error::File`].
 pub async fn back_up(admin: &Admin, folder: &Path) -> Result<BackedUp, Error> {
+    let data_dir = admin.data_dir().ok_or_else(|| Error::NoBackup {
+        path: folder.to_owned(),
+        why: "it is made on the machine of the registry",
+    })?;
     let target = folder.to_owned();
     let lock = blocking(move || prepare(&target)).await?;
     let snapshot = admin.take_snapshot().await?;
     let (id, target) = (snapshot.id.clone(), folder.to_owned());
-    let source = admin.data_dir().join(SNAPSHOTS).join(&id);
+    let source = data_dir.join(SNAPSHOTS).join(&id);
     let copied = blocking(move || copy_all(&source, &snapshot, &target)).await;
     let removed = admin.remove_snapshot(&id).await;
     drop(lock);

@@ -45,6 +45,14 @@ impl Session<'_> {
         }
     }
 
+    /// Sends the password with each request, where there is one: no token has all its rights.
+    pub fn send_password(&self) {
+        if let Auth::Password { user, password } = self.auth() {
+            let credential = basic(&user, &password);
+            self.context.credentials.insert(self.key(), credential, TOKEN_LIFETIME_MAX);
+        }
+    }
+
     async fn fetch_token(
         &self,
         realm: &str,

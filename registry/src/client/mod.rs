@@ -17,6 +17,7 @@ mod push;
 use std::{fmt, sync::Arc};
 
 use blobs::BlobStore;
+use bytes::Bytes;
 use http::{Method, StatusCode};
 use spec::{Descriptor, NodeId, Reference};
 
@@ -28,7 +29,7 @@ pub use {
     transfer::{BlobSink, Event, Outcome, Progress, no_progress},
 };
 
-use crate::{Error, ProtocolFault, protocol::MACHINES};
+use crate::{Error, ProtocolFault, limits::ADMIN_ANSWER_BYTES_MAX, protocol::MACHINES};
 use {
     credentials::Credentials,
     origin::{Origin, is_loopback, repository_of},
@@ -133,6 +134,24 @@ impl Client {
         let target = Target::Path(format!("{MACHINES}{name}"));
         let call = Call::new(Method::DELETE, target, "the tokens of a node");
         session.call_for(call, &[StatusCode::NO_CONTENT]).await.map(drop)
+    }
+
+    /// A request to the administrator's API of a registry, with the password for it: the status and
+    /// the body of the answer.
+    pub(crate) async fn administer(
+        &self,
+        registry: &str,
+        method: Method,
+        path: String,
+        body: Bytes,
+    ) -> Result<(StatusCode, Bytes), Error> {
+        const SUBJECT: &str = "its administration";
+        let session = self.session(registry, vec!["administration".to_owned()])?;
+        session.send_password();
+        let call = Call::new(method, Target::Path(path), SUBJECT).bytes(body);
+        let response = session.call(call).await?;
+        let status = response.status();
+        Ok((status, session.read(SUBJECT, response, ADMIN_ANSWER_BYTES_MAX).await?))
     }
 
     fn repository(

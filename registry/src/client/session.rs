@@ -1,9 +1,12 @@
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
 };
 use hyper::body::Incoming;
 use spec::Digest;
+use tokio::time::sleep;
 
 use super::{
     credentials::{Credentials, Key},
@@ -13,7 +16,7 @@ use super::{
 };
 use crate::{
     Error, ProtocolFault,
-    limits::{ANSWER_BYTES_MAX, PRINTED_CHARS_MAX, REDIRECTS_MAX},
+    limits::{ANSWER_BYTES_MAX, PRINTED_CHARS_MAX, RATE_RETRIES_MAX, RATE_WAIT_MAX, REDIRECTS_MAX},
     protocol::ErrorBody,
 };
 
@@ -117,6 +120,13 @@ impl Session<'_> {
             }
             Payload::Bytes(bytes) => {
                 let send = async || {
+                    for _ in 0..RATE_RETRIES_MAX {
+                        let request = request(body(bytes.clone()))?;
+                        let response =
+                            transport.send(origin, subject, request, &Activity::default()).await?;
+                        let Some(time) = wait_of(&response) else { return Ok(response) };
+                        sleep(time).await;
+                    }
                     let request = request(body(bytes.clone()))?;
                     transport.send(origin, subject, request, &Activity::default()).await
                 };
@@ -281,6 +291,15 @@ impl Session<'_> {
 }
 
 /// Text of a registry may appear on a terminal: without control characters, and only so much.
+/// How long a registry asks to wait before the request is sent again, when it does.
+fn wait_of(response: &Response<Incoming>) -> Option<Duration> {
+    if response.status() != StatusCode::TOO_MANY_REQUESTS {
+        return None;
+    }
+    let seconds = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds)).filter(|time| *time <= RATE_WAIT_MAX)
+}
+
 pub(super) fn printable(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(PRINTED_CHARS_MAX).collect()
 }

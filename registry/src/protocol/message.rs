@@ -56,6 +56,9 @@ pub(crate) const ADMIN_SOCKET: &str = "admin.sock";
 /// repository has.
 pub(crate) const MACHINES: &str = "/v2/_margay/machines/";
 
+/// Where a registry is administered over the network, as over its admin socket at `/admin/`.
+pub(crate) const ADMIN: &str = "/v2/_margay/admin/";
+
 /// The visibility of a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

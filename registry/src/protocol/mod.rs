@@ -6,6 +6,7 @@ mod message; // JSON bodies
 mod snapshot; // a copy of everything at one moment
 mod retention; // which tags and manifests stay
 mod policy; // organisations, teams, and what policies allow
+mod rates; // how many requests clients may send
 mod query; // percent-encoded parameters
 mod range; // which bytes of a blob or an upload
 
@@ -18,10 +19,13 @@ pub use policy::{
     OrganisationInfo, PolicyCheck, PolicyInfo, RepositoryPattern, Role, Subject, TeamChange,
     TeamInfo, TeamName,
 };
+pub use rates::RateLimits;
 pub use retention::{Expired, Retained, Retention, RetentionChange, RetentionInfo, RetentionRule};
 pub(crate) use {
     manifest::{DeclaredMediaType, is_foreign_layer},
-    message::{ADMIN_SOCKET, ErrorBody, MACHINES, Page, PasswordBody, TagList, VisibilityBody},
+    message::{
+        ADMIN, ADMIN_SOCKET, ErrorBody, MACHINES, Page, PasswordBody, TagList, VisibilityBody,
+    },
     policy::RolesBody,
     query::{Query, encode_query},
     range::{BlobRange, ChunkRange, UploadRange},

@@ -210,6 +210,12 @@ impl RepositoryPattern {
         self.0.split_once('/').map_or("", |(first, _)| first)
     }
 
+    /// Whether it covers all that `other` covers.
+    pub fn includes(&self, other: &Self) -> bool {
+        // A star of `other` is a character that no name has: only a star takes it.
+        self.namespace() == other.namespace() && matches(&self.0, &other.0)
+    }
+
     pub fn covers(&self, repository: &Repository) -> bool {
         let name = repository.as_str();
         (self.0.contains('/') || !name.contains('/')) && matches(&self.0, name)
@@ -294,6 +300,22 @@ mod tests {
                 want,
                 "{pattern} {repository}"
             );
+        }
+        for (pattern, other, want) in [
+            ("acme/*", "acme/web-*", true),
+            ("acme/*", "acme/*", true),
+            ("acme/web-*", "acme/*", false),
+            ("acme/web-*", "acme/web-1", true),
+            ("acme/web-*", "acme/w*", false),
+            ("acme/*-a", "acme/*-b", false),
+            ("acme/api", "acme/api", true),
+            ("*", "base-*", true),
+            ("*", "acme/*", false),
+            ("base-*", "*", false),
+        ] {
+            let (pattern, other): (RepositoryPattern, RepositoryPattern) =
+                (pattern.parse().unwrap(), other.parse().unwrap());
+            assert_eq!(pattern.includes(&other), want, "{pattern} {other}");
         }
         for bad in ["", "/", "acme/", "*/app", "a*/app", "**/x", "Acme/*", "acme/../*", "acme//*"] {
             assert!(bad.parse::<RepositoryPattern>().is_err(), "{bad}");

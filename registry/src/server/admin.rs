@@ -16,6 +16,7 @@ use super::{
     contents,
     error::{ApiError, ErrorCode},
     policies, quotas,
+    remote::Administrator,
     request_body::RequestBody,
     response::{Response, empty, json},
     retention::RetentionEndpoints,
@@ -25,7 +26,7 @@ use super::{
 };
 use crate::{
     Error, Repository,
-    access::{Passwords, SetPasswordError},
+    access::{Object, Passwords, SetPasswordError},
     blocking,
     limits::{ADMIN_BODY_BYTES_MAX, ADMIN_LIST_MAX, GRACE_MAX, REPOSITORIES_NAMED},
     protocol::{
@@ -66,7 +67,9 @@ impl AdminApi {
         let mut audited = Audited::begin(&self.audit, None, &method, &path);
         audited.by("operator");
         let answered = match audited.check_space(&method, &self.storage.metadata) {
-            Ok(()) => self.try_answer(&method, &path, &query, &mut body).await,
+            Ok(()) => {
+                self.try_answer(&Administrator::Owner, &method, &path, &query, &mut body).await
+            }
             Err(full) => Err(full),
         };
         let response = answered.unwrap_or_else(|error| {
@@ -77,8 +80,9 @@ impl AdminApi {
         response
     }
 
-    async fn try_answer(
+    pub async fn try_answer(
         &self,
+        administrator: &Administrator<'_>,
         method: &Method,
         path: &str,
         query: &Query,
@@ -90,14 +94,20 @@ impl AdminApi {
         }
         if let Some(rest) = path.strip_prefix("/admin/robots") {
             let login = rest.strip_prefix('/').unwrap_or_default();
-            return robots::answer(&self.storage.metadata, method, login, body).await;
+            return robots::answer(&self.storage.metadata, administrator, method, login, body)
+                .await;
+        }
+        if let Some(name) = path.strip_prefix("/admin/operators/") {
+            let name: Tenant = name.parse().map_err(ApiError::invalid_name)?;
+            return policies::operator(&self.storage.metadata, method, &name).await;
         }
         if let Some(name) = path.strip_prefix("/admin/organisations/") {
             let name: Tenant = name.parse().map_err(ApiError::invalid_name)?;
             return self.organisation(method, &name, query).await;
         }
         if path.starts_with("/admin/teams") || path.starts_with("/admin/policies") {
-            return policies::answer(&self.storage.metadata, method, path, query, body).await;
+            let metadata = &self.storage.metadata;
+            return policies::answer(metadata, administrator, method, path, query, body).await;
         }
         if let Some(rest) = path.strip_prefix("/admin/repositories/") {
             return contents::repository(&self.storage, method, rest, body).await;
@@ -127,6 +137,17 @@ impl AdminApi {
         if let Some(name) = path.strip_prefix("/admin/manifests/") {
             return contents::manifests(&self.storage, method, name, query).await;
         }
+        self.answer_whole(administrator, method, path, query).await
+    }
+
+    /// Requests about everything of a kind.
+    async fn answer_whole(
+        &self,
+        administrator: &Administrator<'_>,
+        method: &Method,
+        path: &str,
+        query: &Query,
+    ) -> Result<Response, ApiError> {
         match (method.as_str(), path) {
             ("POST", "/admin/scrub") => self.scrub(query).await,
             ("POST", "/admin/collect") => self.collect(query).await,
@@ -134,12 +155,23 @@ impl AdminApi {
                 Ok(json(StatusCode::OK, &self.storage.metadata.users().await?))
             }
             ("GET", "/admin/organisations") => {
-                let all = self.storage.metadata.policies().organisations().collect::<Vec<_>>();
-                Ok(json(StatusCode::OK, &all))
+                let policies = self.storage.metadata.policies();
+                let all = policies
+                    .organisations()
+                    .filter(|one| administrator.may(&Object::Account(one.name.clone()), &policies));
+                Ok(json(StatusCode::OK, &all.collect::<Vec<_>>()))
+            }
+            ("GET", "/admin/operators") => {
+                let policies = self.storage.metadata.policies();
+                Ok(json(StatusCode::OK, &policies.operators().collect::<Vec<_>>()))
             }
             ("GET", "/admin/repositories") => {
                 let page = self.storage.metadata.repositories("", "", ADMIN_LIST_MAX).await?;
-                let list = page.entries.into_iter().map(|(name, record)| RepositoryInfo {
+                let policies = self.storage.metadata.policies();
+                let seen = page.entries.into_iter().filter(|(name, _)| {
+                    administrator.may(&Object::Repositories(name.into()), &policies)
+                });
+                let list = seen.map(|(name, record)| RepositoryInfo {
                     name: name.to_string(),
                     visibility: match record.public {
                         true => Visibility::Public,

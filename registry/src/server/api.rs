@@ -13,6 +13,7 @@ use hyper::{
 };
 
 use super::{
+    admin::AdminApi,
     audited::Audited,
     auth::{Authenticator, RepositoryRequest, lost},
     blobs::BlobEndpoints,
@@ -20,6 +21,7 @@ use super::{
     error::ApiError,
     lists::ListEndpoints,
     manifests::ManifestEndpoints,
+    rates::RequestRates,
     request_body::RequestBody,
     response::{Response, UntilBody, empty, full, json},
     route::{Endpoint, Route},
@@ -28,8 +30,8 @@ use super::{
 };
 use crate::{
     Action, Limits,
-    access::{Passwords, Principal},
-    protocol::{Query, Switch},
+    access::Principal,
+    protocol::Query,
     storage::{Metadata, Storage},
 };
 
@@ -44,6 +46,8 @@ pub(super) struct Api {
     audit: Arc<AuditLog>,
     metadata: Metadata,
     authenticator: Authenticator,
+    admin: Arc<AdminApi>,
+    rates: RequestRates,
     token: TokenEndpoint,
     blobs: BlobEndpoints,
     uploads: UploadEndpoints,
@@ -56,15 +60,15 @@ impl Api {
     pub fn new(
         audit: Arc<AuditLog>,
         storage: Storage,
-        passwords: Arc<Passwords>,
         authenticator: Authenticator,
+        admin: Arc<AdminApi>,
         limits: &Limits,
     ) -> Self {
         let metadata = storage.metadata.clone();
         Self {
             audit,
             token: TokenEndpoint {
-                passwords,
+                logins: authenticator.logins.clone(),
                 tokens: authenticator.tokens.clone(),
                 metadata: metadata.clone(),
                 lifetime: limits.token_time,
@@ -77,6 +81,8 @@ impl Api {
                 uploads_per_user_max: limits.uploads_per_user_max,
             },
             authenticator,
+            admin,
+            rates: RequestRates::default(),
             lists: ListEndpoints { metadata: metadata.clone() },
             metadata,
             idle_time_max: limits.idle_time_max,
@@ -132,15 +138,18 @@ impl Api {
                     false => empty(StatusCode::OK, []),
                 })
             }
-            Route::Token => self.token.grant(&head, &query, body, from, audited).await,
+            Route::Token => {
+                self.admit(&Principal::Anonymous, from).await?;
+                self.token.grant(&head, &query, body, from, audited).await
+            }
             Route::Ping => match self.authenticator.identify(&head).await? {
                 Some(principal) => {
                     audited.of(&principal);
+                    self.admit(&principal, from).await?;
                     Ok(json(StatusCode::OK, &serde_json::json!({})))
                 }
-                None if self.metadata.rules.is_on(Switch::AnonymousPush) => {
-                    Ok(json(StatusCode::OK, &serde_json::json!({})))
-                }
+                // Also where clients without a login may push: one that has a login sends it only
+                // when it is asked for, and others get an anonymous token.
                 None => Err(self.authenticator.login_needed(&head)),
             },
             Route::Catalog => {
@@ -153,6 +162,16 @@ impl Api {
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 self.metadata.revoke_machine(node.as_str(), now.as_secs()).await?;
                 Ok(empty(StatusCode::NO_CONTENT, []))
+            }
+            Route::Admin(path) => {
+                let principal = self.principal(&head, audited).await?;
+                audited.check_space(&head.method, &self.metadata)?;
+                let authenticator = &self.authenticator;
+                let administrator =
+                    authenticator.authorize_administration(&principal, &head, &path, &query)?;
+                let admin =
+                    self.admin.try_answer(&administrator, &head.method, &path, &query, body);
+                admin.await
             }
             Route::Repository(repository, endpoint) => {
                 let principal = self.principal(&head, audited).await?;
@@ -179,7 +198,14 @@ impl Api {
         let principal = self.authenticator.identify(head).await?;
         let principal = principal.unwrap_or(Principal::Anonymous);
         audited.of(&principal);
+        let from = head.extensions.get().map(|called: &Called| called.address);
+        self.admit(&principal, from).await?;
         Ok(principal)
+    }
+
+    /// Waits until the client may send one more request, or refuses it.
+    async fn admit(&self, principal: &Principal, from: Option<IpAddr>) -> Result<(), ApiError> {
+        self.rates.admit(principal, from, self.metadata.rules.rates()).await
     }
 
     /// A response whose body breaks off when the client that asked for it may not any more.

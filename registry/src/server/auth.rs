@@ -5,10 +5,12 @@ use http::{StatusCode, header, request::Parts};
 use super::{
     called::Called,
     error::{ApiError, ErrorCode},
+    logins::{Logins, from_header},
+    remote::{Administrator, object_of},
 };
 use crate::{
     Action, Error, Repository, Tokens,
-    access::{AUDIENCE, Principal, Refusal, Situation, allowed, decide, rights},
+    access::{AUDIENCE, Object, Principal, Refusal, Scopes, Situation, allowed, decide, rights},
     protocol::Query,
     repository::Actions,
     storage::Metadata,
@@ -29,10 +31,12 @@ pub(super) struct RepositoryRequest {
 pub(super) struct Authenticator {
     pub tokens: Tokens,
     pub metadata: Metadata,
+    pub logins: Logins,
     /// The token endpoint as clients reach it, when it is not `/token` where they called.
     pub realm: Option<String>,
 }
 
+const WRONG_PASSWORD: &str = "user or password is wrong";
 const REVOKED: &str = "what the token was issued for was removed or changed";
 
 /// Why a token that was shown does not do.
@@ -110,18 +114,29 @@ async fn lost_by_now(
 }
 
 impl Authenticator {
-    /// The principal of the bearer token; `None` without one. A token of an account that was
+    /// The principal of the bearer token, or of the password that a client sends in its place;
+    /// `None` without either. A token of an account that was
     /// removed, or has another password or secret by now, is not valid.
     pub async fn identify(&self, head: &Parts) -> Result<Option<Principal>, ApiError> {
         let Some(value) = head.headers.get(header::AUTHORIZATION) else { return Ok(None) };
-        let token = value.to_str().ok().and_then(|text| text.split_once(' '));
-        let Some((_, token)) = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-        else {
-            // A password is only checked at the token endpoint: a check costs 20 ms, too much for
-            // each request.
-            return Ok(None);
-        };
         let invalid = |reason| self.challenge(head, None, Some(TokenFault::Invalid(reason)));
+        let token = value.to_str().ok().and_then(|text| text.split_once(' '));
+        let token = match token {
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token,
+            Some((scheme, _)) if scheme.eq_ignore_ascii_case("basic") => {
+                let Some(login) = from_header(&head.headers)? else { return Ok(None) };
+                let from = head.extensions.get().map(|called: &Called| called.address);
+                return match self.logins.log_in(&login, from).await {
+                    Ok(principal) => Ok(Some(principal)),
+                    // The challenge of this API, which leads to a token.
+                    Err(error) if error.status() == StatusCode::UNAUTHORIZED => {
+                        Err(invalid(WRONG_PASSWORD))
+                    }
+                    Err(error) => Err(error),
+                };
+            }
+            _ => return Ok(None),
+        };
         let principal = self.tokens.verify(token.trim(), SystemTime::now());
         let principal = principal.map_err(|error| invalid(error.reason()))?;
         match current(&self.metadata, principal).await? {
@@ -211,6 +226,39 @@ impl Authenticator {
                 Err(ApiError::denied(format!("`{name}` may not take back tokens of machines")))
             }
         }
+    }
+
+    /// On whose behalf an administrative request is made, once it is known that it may be.
+    pub fn authorize_administration<'a>(
+        &self,
+        principal: &'a Principal,
+        head: &Parts,
+        path: &str,
+        query: &Query,
+    ) -> Result<Administrator<'a>, ApiError> {
+        let object = object_of(&head.method, path, query)?;
+        let administrator = Administrator::Client(principal);
+        if administrator.may(&object, &self.metadata.policies()) {
+            return Ok(administrator);
+        }
+        Err(match principal {
+            Principal::Anonymous => self.login_needed(head),
+            Principal::User { scopes: Scopes::Only { .. }, .. } => ApiError::denied(
+                "a registry is administered with user and password, not with a token",
+            ),
+            Principal::User { .. } | Principal::Machine { .. } | Principal::ControlPlane => {
+                let what = match &object {
+                    Object::Registry | Object::List => "this registry".to_owned(),
+                    Object::Account(name) => format!("`{name}`"),
+                    Object::Password(name) => format!("the password of `{name}`"),
+                    Object::Repositories(pattern) => format!("`{pattern}`"),
+                };
+                ApiError::denied(format!(
+                    "`{}` may not administer {what}: an operator may, and role `admin`",
+                    principal.name()
+                ))
+            }
+        })
     }
 
     /// The challenge for a request to the registry as a whole.

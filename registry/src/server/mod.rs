@@ -8,6 +8,9 @@ mod error; // error responses
 mod called; // the registry as its client knows it
 mod api; // routes each request to its endpoint
 mod audited; // a request on its way into the audit log
+mod logins; // names and passwords
+mod remote; // administration over the network
+mod rates; // how many requests a client may send
 mod auth; // principal and verdict
 mod token; // tokens for passwords
 mod outline; // what a registry reads in a manifest
@@ -54,7 +57,7 @@ use crate::{
 };
 use {
     admin::AdminApi, api::Api, auth::Authenticator, collect::Collector, front::Front,
-    retain::Retainer, retention::RetentionEndpoints, scrub::Scrubber,
+    logins::Logins, retain::Retainer, retention::RetentionEndpoints, scrub::Scrubber,
 };
 
 /// Where a registry stores its data, and how it behaves.
@@ -161,29 +164,31 @@ impl Server {
         let (collector, collecting) = Collector::new(storage.clone());
         let (scrubber, scrubbing) = Scrubber::new(storage.clone());
         let (retainer, retaining) = Retainer::new(storage.clone(), Arc::clone(&audit));
-        Ok(Self {
-            admin_api: Arc::new(AdminApi {
-                audit: Arc::clone(&audit),
+        let logins = Logins { passwords: Arc::clone(&passwords), metadata: metadata.clone() };
+        let admin_api = Arc::new(AdminApi {
+            audit: Arc::clone(&audit),
+            storage: storage.clone(),
+            collector: collecting,
+            retention: RetentionEndpoints {
                 storage: storage.clone(),
-                collector: collecting,
-                retention: RetentionEndpoints {
-                    storage: storage.clone(),
-                    retainer: retaining,
-                    grace: limits.retain_grace,
-                },
-                scrubber: scrubbing,
-                scrub_bytes_per_second: limits.scrub_bytes_per_second,
-                collect_grace: limits.collect_grace,
-                passwords: Arc::clone(&passwords),
-                data_dir: data_dir.clone(),
-                idle_time_max: limits.idle_time_max,
-            }),
+                retainer: retaining,
+                grace: limits.retain_grace,
+            },
+            scrubber: scrubbing,
+            scrub_bytes_per_second: limits.scrub_bytes_per_second,
+            collect_grace: limits.collect_grace,
+            passwords,
+            data_dir: data_dir.clone(),
+            idle_time_max: limits.idle_time_max,
+        });
+        Ok(Self {
+            admin_api: Arc::clone(&admin_api),
             admin_listener: admin::listen(&data_dir)?,
             api: Arc::new(Api::new(
                 audit,
                 storage.clone(),
-                passwords,
-                Authenticator { tokens, metadata: metadata.clone(), realm },
+                Authenticator { tokens, metadata: metadata.clone(), logins, realm },
+                admin_api,
                 &limits,
             )),
             storage,

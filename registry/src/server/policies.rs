@@ -6,12 +6,13 @@ use spec::Tenant;
 use super::{
     error::{ApiError, ErrorCode},
     quotas::check_account,
+    remote::Administrator,
     request_body::RequestBody,
     response::{Response, empty, json},
 };
 use crate::{
     Error, Repository,
-    access::{Principal, Scopes, Situation, allowed, applies},
+    access::{Object, Principal, Scopes, Situation, allowed, applies},
     account::{Account, Holder, RobotRecord},
     limits::TEAM_BODY_BYTES_MAX,
     protocol::{
@@ -23,6 +24,7 @@ use crate::{
 /// `/admin/teams`, `/admin/teams/ACCOUNT/TEAM`, `/admin/policies` and `/admin/policies/check`.
 pub(super) async fn answer(
     metadata: &Metadata,
+    administrator: &Administrator<'_>,
     method: &Method,
     path: &str,
     query: &Query,
@@ -30,10 +32,18 @@ pub(super) async fn answer(
 ) -> Result<Response, ApiError> {
     match (method, path) {
         (&Method::GET, "/admin/teams") => {
-            Ok(json(StatusCode::OK, &metadata.policies().teams().collect::<Vec<_>>()))
+            let policies = metadata.policies();
+            let seen = policies.teams().filter(|team| {
+                administrator.may(&Object::Account(team.team.account.clone()), &policies)
+            });
+            Ok(json(StatusCode::OK, &seen.collect::<Vec<_>>()))
         }
         (&Method::GET, "/admin/policies") => {
-            Ok(json(StatusCode::OK, &metadata.policies().policies().collect::<Vec<_>>()))
+            let policies = metadata.policies();
+            let seen = policies.policies().filter(|policy| {
+                administrator.may(&Object::Repositories(policy.repositories.clone()), &policies)
+            });
+            Ok(json(StatusCode::OK, &seen.collect::<Vec<_>>()))
         }
         (&Method::GET, "/admin/policies/check") => check(metadata, query).await,
         (_, "/admin/policies") => policy(metadata, method, query, body).await,
@@ -42,6 +52,26 @@ pub(super) async fn answer(
             None => Err(ApiError::no_such_endpoint()),
         },
     }
+}
+
+/// `/admin/operators/NAME`.
+pub(super) async fn operator(
+    metadata: &Metadata,
+    method: &Method,
+    name: &Tenant,
+) -> Result<Response, ApiError> {
+    match *method {
+        Method::PUT => metadata.set_operator(name, true).await.map_err(refused)?,
+        Method::DELETE if metadata.policies().is_operator(name) => {
+            metadata.set_operator(name, false).await.map_err(refused)?;
+        }
+        Method::DELETE => {
+            let message = format!("`{name}` is no operator");
+            return Err(ApiError::not_found(ErrorCode::NameUnknown, message));
+        }
+        _ => return Err(ApiError::no_such_endpoint()),
+    }
+    Ok(empty(StatusCode::NO_CONTENT, []))
 }
 
 async fn team(
@@ -76,7 +106,8 @@ async fn team(
     }
 }
 
-/// `PUT` sets the roles of a subject in the repositories of a pattern, and `DELETE` takes them away.
+/// `PUT` sets the roles of a subject in the repositories of a pattern, and `DELETE` takes them
+/// away.
 async fn policy(
     metadata: &Metadata,
     method: &Method,

@@ -6,11 +6,13 @@ use spec::{Tenant, Timestamp};
 use super::{
     error::{ApiError, ErrorCode},
     quotas::check_account,
+    remote::Administrator,
     request_body::RequestBody,
     response::{Response, empty, json},
 };
 use crate::{
     Repository,
+    access::Object,
     account::{NewRobot, RobotRecord, robot_of},
     limits::{
         ADMIN_BODY_BYTES_MAX, ROBOT_REPOSITORIES_MAX, ROBOT_TIME_MAX, ROBOT_TIME_MIN,
@@ -23,13 +25,14 @@ use crate::{
 /// Robot accounts, for the owner of the data folder. `login` is empty for all of them.
 pub(super) async fn answer(
     metadata: &Metadata,
+    administrator: &Administrator<'_>,
     method: &Method,
     login: &str,
     body: &mut RequestBody,
 ) -> Result<Response, ApiError> {
     if login.is_empty() {
         return match *method {
-            Method::GET => list(metadata).await,
+            Method::GET => list(metadata, administrator).await,
             _ => Err(ApiError::no_such_endpoint()),
         };
     }
@@ -74,8 +77,15 @@ pub(super) async fn answer(
     }
 }
 
-async fn list(metadata: &Metadata) -> Result<Response, ApiError> {
-    let robots = metadata.robots(None).await?.into_iter().map(|(user, robot, record)| RobotInfo {
+async fn list(
+    metadata: &Metadata,
+    administrator: &Administrator<'_>,
+) -> Result<Response, ApiError> {
+    let (all, policies) = (metadata.robots(None).await?, metadata.policies());
+    let seen = all
+        .into_iter()
+        .filter(|(user, ..)| administrator.may(&Object::Account(user.clone()), &policies));
+    let robots = seen.map(|(user, robot, record)| RobotInfo {
         login: format!("{user}+{robot}"),
         scope: record.scope,
         repositories: record.repositories,

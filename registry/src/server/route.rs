@@ -4,7 +4,10 @@ use http::{Method, StatusCode, header};
 use spec::{Digest, NodeId, Reference};
 
 use super::error::{ApiError, ErrorCode};
-use crate::{Action, Repository, protocol::MACHINES};
+use crate::{
+    Action, Repository,
+    protocol::{ADMIN, MACHINES},
+};
 
 /// The endpoint of a request, read from its method and path and nothing else.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +21,8 @@ pub(crate) enum Route {
     Catalog,
     /// Takes back the tokens of a machine.
     Machine(NodeId),
+    /// A request to the administrator's API, as its path there.
+    Admin(String),
     Repository(Repository, Endpoint),
 }
 
@@ -88,6 +93,10 @@ impl Route {
         if let Some(name) = path.strip_prefix(MACHINES) {
             let name = name.parse().map_err(ApiError::invalid_name)?;
             return allowed(method, &[Method::DELETE], Self::Machine(name));
+        }
+        if let Some(rest) = path.strip_prefix(ADMIN) {
+            let methods = [Method::GET, Method::PUT, Method::POST, Method::DELETE];
+            return allowed(method, &methods, Self::Admin(format!("/admin/{rest}")));
         }
         let path = path.strip_prefix("/v2/").ok_or_else(ApiError::no_such_endpoint)?;
         // The `:` of a digest is the only character that clients escape. Any other `%` stays, and
@@ -211,6 +220,8 @@ mod tests {
             ("GET /v2/_margay/machines/n1".to_owned(), "405".to_owned()),
             ("DELETE /v2/_margay/machines/n1/tags/list".to_owned(), "400".to_owned()),
             ("DELETE /v2/_margay/machines/".to_owned(), "400".to_owned()),
+            ("GET /v2/_margay/admin/tags/a/b".to_owned(), "Admin(\"/admin/tags/a/b\")".to_owned()),
+            ("PATCH /v2/_margay/admin/users".to_owned(), "405".to_owned()),
             ("GET /v2/a/b/tags/list".to_owned(), "a/b ListTags".to_owned()),
             ("GET /v2/tags/list/tags/list".to_owned(), "tags/list ListTags".to_owned()),
             ("GET /v2/a/manifests/v1".to_owned(), "a ReadManifest(Tag(\"v1\"))".to_owned()),

@@ -24,6 +24,9 @@ pub(super) async fn answer(
     if let Some(switch) = Switch::ALL.into_iter().find(|switch| switch.name() == rule) {
         return switched(metadata, method, switch).await;
     }
+    if rule == "rate-limits" {
+        return rates(metadata, method, body).await;
+    }
     match (rule, rule.strip_prefix("immutable")) {
         (_, Some("")) => immutable(metadata, method, "", body).await,
         (_, Some(name)) if name.starts_with('/') => {
@@ -31,6 +34,20 @@ pub(super) async fn answer(
         }
         _ => Err(ApiError::no_such_endpoint()),
     }
+}
+
+/// `/admin/rules/rate-limits`.
+async fn rates(
+    metadata: &Metadata,
+    method: &Method,
+    body: &mut RequestBody,
+) -> Result<Response, ApiError> {
+    match *method {
+        Method::GET => {}
+        Method::PUT => metadata.set_rates(body.json(ADMIN_BODY_BYTES_MAX).await?).await?,
+        _ => return Err(ApiError::no_such_endpoint()),
+    }
+    Ok(json(StatusCode::OK, &metadata.rules.rates()))
 }
 
 /// `/admin/rules/SWITCH`.

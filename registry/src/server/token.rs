@@ -1,24 +1,21 @@
 use std::{
     net::IpAddr,
-    sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
-use spec::{Tenant, Timestamp};
+use http::{HeaderValue, Method, StatusCode, header, request::Parts};
+use spec::Timestamp;
 
 use super::{
     audited::Audited,
     error::{ApiError, ErrorCode},
+    logins::{Login, Logins, from_header, wrong_password},
     request_body::RequestBody,
     response::{Response, json},
 };
 use crate::{
     Action, Error, Repository, Tokens,
-    access::{
-        LoginOutcome, Passwords, Principal, Refusal, Scopes, Situation, decide, own_repositories,
-    },
+    access::{Principal, Refusal, Scopes, Situation, decide, own_repositories},
     limits::{SCOPES_MAX, TOKEN_FORM_BYTES_MAX},
     protocol::Query,
     storage::Metadata,
@@ -26,7 +23,7 @@ use crate::{
 
 /// Exchanges a password for a token.
 pub(super) struct TokenEndpoint {
-    pub passwords: Arc<Passwords>,
+    pub logins: Logins,
     pub tokens: Tokens,
     pub metadata: Metadata,
     pub lifetime: Duration,
@@ -54,13 +51,13 @@ impl TokenEndpoint {
                 form = Query::parse(std::str::from_utf8(&bytes).unwrap_or_default());
                 (&form, login_from_form(&form)?)
             }
-            _ => (query, login_from_header(&head.headers)?),
+            _ => (query, from_header(&head.headers)?),
         };
         let principal = match login {
             None => Principal::Anonymous,
-            Some((name, password)) => {
-                audited.login(&name);
-                self.log_in(&name, &password, from).await?
+            Some(login) => {
+                audited.login(&login.name);
+                self.logins.log_in(&login, from).await?
             }
         };
         audited.of(&principal);
@@ -77,27 +74,6 @@ impl TokenEndpoint {
         let mut response = json(StatusCode::OK, &answer);
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         Ok(response)
-    }
-
-    async fn log_in(
-        &self,
-        name: &str,
-        password: &str,
-        from: Option<IpAddr>,
-    ) -> Result<Principal, ApiError> {
-        match self.passwords.check(name, password, from).await? {
-            LoginOutcome::Accepted(account) => {
-                let user = name.split_once('+').map_or(name, |(user, _)| user);
-                let name = user.parse::<Tenant>().map_err(|_| wrong_password())?;
-                let holder = self.metadata.holder(&account).await?;
-                Ok(Principal::User { name, account, holder, scopes: Scopes::All })
-            }
-            LoginOutcome::Rejected => Err(wrong_password()),
-            LoginOutcome::RetryAfter(time) => Err(ApiError::too_many_requests(
-                "too many wrong passwords, or too many logins at once: wait a minute",
-            )
-            .header(header::RETRY_AFTER, (time.as_secs() + 1).to_string())),
-        }
     }
 
     /// The part of a user's rights that the scopes request. What the user may not do is left out
@@ -162,31 +138,12 @@ impl TokenEndpoint {
     }
 }
 
-fn wrong_password() -> ApiError {
-    let message = "user or password is wrong";
-    ApiError::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, message)
-        .header(header::WWW_AUTHENTICATE, r#"Basic realm="margay registry""#)
-}
-
-fn login_from_header(headers: &HeaderMap) -> Result<Option<(String, String)>, ApiError> {
-    let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
-    let text = value.to_str().ok().and_then(|text| text.split_once(' '));
-    let (_, encoded) = text
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("basic"))
-        .ok_or_else(wrong_password)?;
-    let decoded =
-        BASE64_STANDARD.decode(encoded.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-    let (name, password) =
-        decoded.as_deref().and_then(|text| text.split_once(':')).ok_or_else(wrong_password)?;
-    Ok(Some((name.to_owned(), password.to_owned())))
-}
-
-fn login_from_form(form: &Query) -> Result<Option<(String, String)>, ApiError> {
+fn login_from_form(form: &Query) -> Result<Option<Login>, ApiError> {
     match form.get("grant_type") {
         Some("password") => {
             let (name, password) = (form.get("username"), form.get("password"));
             let (name, password) = name.zip(password).ok_or_else(wrong_password)?;
-            Ok(Some((name.to_owned(), password.to_owned())))
+            Ok(Some(Login { name: name.to_owned(), password: password.to_owned() }))
         }
         // There are no refresh tokens: a client that has a password logs in with it again.
         _ => Err(ApiError::bad_request(

@@ -243,14 +243,14 @@ impl Metadata {
             let (key, entry) = (tag_key(repository, tag), entry_key(repository, digest, tag));
             let found = self.range(Query::key(&*key), "look up a tag").await?;
             let found = found.first();
-            let missing = match found {
-                Some(kv) if decode_tag(kv)?.digest == *digest => None,
-                Some(_) => Some(Action::TagOverwrite),
-                None => Some(Action::TagCreate),
+            let (action, verb) = match found {
+                Some(kv) if decode_tag(kv)?.digest == *digest => (None, ""),
+                Some(_) => (Some(Action::TagOverwrite), "move"),
+                None => (Some(Action::TagCreate), "set"),
             };
-            if let Some(action) = missing.filter(|action| !rights.contains(*action)) {
-                let (repository, tag) = (repository.to_string(), tag.clone());
-                return Err(Error::TagRefused { repository, tag, action });
+            if let Some(action) = action.filter(|action| !rights.contains(*action)) {
+                let (repository, tag, role) = (repository.to_string(), tag.clone(), action.name());
+                return Err(Error::TagRefused { repository, tag, verb, role });
             }
             txn = txn
                 .when(Compare::ModRev(key.clone(), found.map_or(0, |kv| kv.mod_rev)))

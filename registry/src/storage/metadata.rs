@@ -30,6 +30,8 @@ pub(super) const TAG_VERSION: u8 = 2;
 /// ```text
 /// user/NAME                           password hash
 /// robot/NAME+ROBOT                    hash of its secret, scope, expiry
+/// operator/NAME                       that the user administers the registry
+/// rate-limits                         requests that clients may send each second
 /// organisation/NAME                  when it was made
 /// team/ACCOUNT/TEAM                   its members
 /// policy/PATTERN SUBJECT              roles of the subject in the repositories of the pattern

@@ -13,7 +13,8 @@ use super::{
 use crate::{
     Error,
     limits::{
-        ORGANISATIONS_MAX, POLICIES_MAX, POLICIES_OF_ACCOUNT_MAX, TEAM_MEMBERS_MAX, TEAMS_MAX,
+        OPERATORS_MAX, ORGANISATIONS_MAX, POLICIES_MAX, POLICIES_OF_ACCOUNT_MAX, TEAM_MEMBERS_MAX,
+        TEAMS_MAX,
     },
     protocol::{PolicyInfo, RepositoryPattern, Role, Subject, TeamChange, TeamInfo, TeamName},
 };
@@ -38,7 +39,7 @@ struct PolicyRecord {
 pub(crate) enum PolicyError {
     #[error("a registry has at most {max} {what}")]
     TooMany { what: &'static str, max: usize },
-    #[error("`{0}` is no user: a team has users of this registry")]
+    #[error("`{0}` is no user of this registry")]
     NoUser(Tenant),
     #[error(transparent)]
     Failed(#[from] Error),
@@ -78,6 +79,14 @@ impl Metadata {
             Ok(())
         })
         .await?;
+        self.scan("operator/", true, |kv| {
+            if let Some(user) = kv.key.strip_prefix("operator/").and_then(|name| name.parse().ok())
+            {
+                table.set_operator(&user, true);
+            }
+            Ok(())
+        })
+        .await?;
         self.scan("team/", false, |kv| {
             if let Some(team) = kv.key.strip_prefix("team/").and_then(|team| team.parse().ok()) {
                 table.set_team(&team, Some(decode::<TeamRecord>(kv)?.members));
@@ -104,6 +113,29 @@ impl Metadata {
     fn change_table(&self, change: impl FnOnce(&mut PolicyTable)) {
         self.policies.change(change);
         self.accounts.send_modify(|changes| *changes += 1);
+    }
+
+    /// Makes a user an operator, or one no more.
+    pub async fn set_operator(&self, user: &Tenant, is: bool) -> Result<(), PolicyError> {
+        let _changing = self.policies.changing.lock().await;
+        if is && self.user(user).await?.is_none() {
+            return Err(PolicyError::NoUser(user.clone()));
+        }
+        if is && self.policies().operators().count() >= OPERATORS_MAX {
+            return Err(too_many("operators", OPERATORS_MAX));
+        }
+        Ok(self.put_operator(user, is).await?)
+    }
+
+    async fn put_operator(&self, user: &Tenant, is: bool) -> Result<(), Error> {
+        let key = format!("operator/{user}");
+        let txn = match is {
+            true => Txn::new().put(key, store::encode(VERSION, &true)),
+            false => Txn::new().delete(key),
+        };
+        self.commit_deletion(txn, "store an operator").await?;
+        self.change_table(|table| table.set_operator(user, is));
+        Ok(())
     }
 
     pub async fn add_organisation(&self, name: &Tenant) -> Result<(), PolicyError> {
@@ -139,13 +171,11 @@ impl Metadata {
                 return Err(PolicyError::NoUser(user.clone()));
             }
         }
-        let mut members = match self.policies().members(team) {
-            Some(members) => members.clone(),
-            None if self.policies().teams().count() >= TEAMS_MAX => {
-                return Err(too_many("teams", TEAMS_MAX));
-            }
-            None => BTreeSet::new(),
-        };
+        let before = self.policies().members(team).cloned();
+        if before.is_none() && self.policies().teams().count() >= TEAMS_MAX {
+            return Err(too_many("teams", TEAMS_MAX));
+        }
+        let mut members = before.unwrap_or_default();
         members.extend(change.add.iter().cloned());
         members.retain(|member| !change.remove.contains(member));
         if members.len() > TEAM_MEMBERS_MAX {
@@ -235,6 +265,9 @@ impl Metadata {
             Subject::Team(team) => team.account == *name,
         };
         self.forget(|_, subject| of_account(subject)).await?;
+        if self.policies().is_operator(name) {
+            self.put_operator(name, false).await?;
+        }
         let teams: Vec<_> = self.policies().teams().collect();
         for TeamInfo { team, mut members } in teams {
             if team.account == *name {

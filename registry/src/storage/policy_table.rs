@@ -17,6 +17,8 @@ use crate::{
 /// Organisations, teams and policies as they are at one moment.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct PolicyTable {
+    /// Users that administer the registry over the network.
+    operators: BTreeSet<Tenant>,
     organisations: BTreeMap<Tenant, Timestamp>,
     teams: BTreeMap<TeamName, BTreeSet<Tenant>>,
     /// By the first component of the names that they cover.
@@ -41,6 +43,21 @@ impl Policies {
 }
 
 impl PolicyTable {
+    pub fn is_operator(&self, user: &Tenant) -> bool {
+        self.operators.contains(user)
+    }
+
+    pub fn operators(&self) -> impl Iterator<Item = &Tenant> {
+        self.operators.iter()
+    }
+
+    pub fn set_operator(&mut self, user: &Tenant, is: bool) {
+        match is {
+            true => self.operators.insert(user.clone()),
+            false => self.operators.remove(user),
+        };
+    }
+
     pub fn is_organisation(&self, name: &Tenant) -> bool {
         self.organisations.contains_key(name)
     }
@@ -59,6 +76,17 @@ impl PolicyTable {
         policies
             .map(|((pattern, subject), roles)| (pattern, subject, roles))
             .filter(|(pattern, ..)| pattern.covers(repository))
+    }
+
+    /// The policies about all repositories that a pattern covers.
+    pub fn administering(
+        &self,
+        pattern: &RepositoryPattern,
+    ) -> impl Iterator<Item = (&Subject, &BTreeSet<Role>)> {
+        let policies = self.policies.get(pattern.namespace()).into_iter().flatten();
+        policies
+            .filter(|((own, _), _)| own.includes(pattern))
+            .map(|((_, subject), roles)| (subject, roles))
     }
 
     /// What the policy of exactly this pattern gives to a subject.

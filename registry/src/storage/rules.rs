@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     Repository,
-    protocol::{Immutable, Switch},
+    protocol::{Immutable, RateLimits, Switch},
 };
 
 /// What the operator allows or not, in memory: every push asks.
@@ -18,6 +18,7 @@ pub(crate) struct Rules {
     on: [AtomicBool; Switch::ALL.len()],
     /// Repositories whose tags stay as they were set.
     immutable: Mutex<HashMap<Repository, Immutable>>,
+    rates: Mutex<RateLimits>,
 }
 
 impl Rules {
@@ -27,6 +28,14 @@ impl Rules {
 
     pub fn set(&self, switch: Switch, on: bool) {
         self.on[switch as usize].store(on, Ordering::SeqCst);
+    }
+
+    pub fn rates(&self) -> RateLimits {
+        *self.rates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn set_rates(&self, rates: RateLimits) {
+        *self.rates.lock().unwrap_or_else(PoisonError::into_inner) = rates;
     }
 
     /// Whether a tag of a repository must not be set to anything else.

@@ -5,8 +5,10 @@ use store::Txn;
 use super::metadata::{Metadata, VERSION, decode};
 use crate::{
     Error, Repository,
-    protocol::{Immutable, Switch},
+    protocol::{Immutable, RateLimits, Switch},
 };
+
+const RATE_LIMITS: &str = "rate-limits";
 
 impl Metadata {
     /// Takes the rules into memory.
@@ -15,6 +17,8 @@ impl Metadata {
             let on: Option<bool> = self.get(switch.name().to_owned()).await?;
             self.rules.set(switch, on.unwrap_or(false));
         }
+        let rates: Option<RateLimits> = self.get(RATE_LIMITS.to_owned()).await?;
+        self.rules.set_rates(rates.unwrap_or_default());
         self.scan("immutable/", false, |kv| {
             if let Some(name) = kv.key.strip_prefix("immutable/").and_then(|name| name.parse().ok())
             {
@@ -32,6 +36,14 @@ impl Metadata {
         };
         self.commit_deletion(txn, "set a switch").await?;
         self.rules.set(switch, on);
+        Ok(())
+    }
+
+    /// Limits the requests of clients.
+    pub async fn set_rates(&self, rates: RateLimits) -> Result<(), Error> {
+        let txn = Txn::new().put(RATE_LIMITS, store::encode(VERSION, &rates));
+        self.commit(txn, "set rate limits").await?;
+        self.rules.set_rates(rates);
         Ok(())
     }
 

@@ -80,7 +80,7 @@ async fn a_robot_account_has_its_scope_within_the_rights_of_its_user() {
     let (_, token) = server.log_in(&limited.login, &limited.secret, "").await;
     let with = [("authorization", token.as_deref().unwrap())];
     let listed = server.request("GET /v2/_catalog", &with, "").await;
-    assert_eq!(listed.bytes, r#"{"repositories":[]}"#);
+    assert_eq!(listed.bytes, r#"{"repositories":["ann/cats"]}"#);
     // Neither its user's password nor another robot's secret is its own, and none is shown again.
     for (login, password) in [
         ("ann+ci", PASSWORD),

@@ -5,6 +5,7 @@ mod accounts;
 mod audit; // what is recorded of every request
 mod api; // endpoints, as any client sees them
 mod rights; // authorization of every route
+mod administration; // over the network, and passwords with each request
 mod teams; // organisations, teams and policies
 mod transfer; // push and pull, also over a network with faults
 mod crash; // after kill -9

@@ -158,7 +158,8 @@ impl Display for RobotLogin {
 }
 
 impl User {
-    pub fn run(self, home: &Home, admin: &Admin) -> anyhow::Result<()> {
+    /// `home` is that of the registry.
+    pub fn run(self, home: Option<&Home>, admin: &Admin) -> anyhow::Result<()> {
         match self {
             Self::Add { name, password_stdin } => {
                 let password = login::new_password(password_stdin)?;
@@ -168,7 +169,7 @@ impl User {
             Self::Passwd { name, password_stdin } => {
                 let password = login::new_password(password_stdin)?;
                 block_on(admin.put_user(&name, &password, Existing::Known))?;
-                platform::keep_password(home, &name, &password)?;
+                home.map(|home| platform::keep_password(home, &name, &password)).transpose()?;
                 line(format_args!("{name}"));
             }
             Self::Ls => {
