@@ -16,7 +16,7 @@ use crate::{
     Committed, Error, Kv, Query, Range, Ranged, Rev, Status, Store, Txn, Watch,
     limits::{GROUP_OPS_MAX, GROUP_TIME_MAX, WAITING_MAX},
     shared::Shared,
-    state::{Change, Effect, State, View},
+    state::{ByKey, Change, Effect, State, View},
 };
 
 /// The format of the file. A newer one is refused by name.
@@ -164,17 +164,24 @@ fn number(connection: &Connection, name: &str) -> rusqlite::Result<Option<i64>> 
 }
 
 fn read_state(connection: &Connection) -> rusqlite::Result<State> {
-    let mut state = State { rev: number(connection, "rev")?.unwrap_or(1), keys: BTreeMap::new() };
+    let rev = number(connection, "rev")?.unwrap_or(1);
     let mut statement =
         connection.prepare("SELECT key, create_rev, mod_rev, version, value FROM kv")?;
     let mut rows = statement.query([])?;
+    let mut all: Vec<ByKey> = Vec::new();
     while let Some(row) = rows.next()? {
-        let key: Arc<str> = row.get::<_, String>(0)?.into();
-        let value: Arc<[u8]> = row.get::<_, Vec<u8>>(4)?.into();
+        let key: Arc<str> = row.get_ref(0)?.as_str()?.into();
+        let value = row.get_ref(4)?.as_blob()?;
+        // Keys without anything to say come one after the other, and say the same.
+        let value = match all.last() {
+            Some(ByKey(last)) if *last.value == *value => last.value.clone(),
+            Some(_) | None => value.into(),
+        };
         let (create_rev, mod_rev, version) = (row.get(1)?, row.get(2)?, row.get(3)?);
-        state.keys.insert(key.clone(), Arc::new(Kv { key, value, create_rev, mod_rev, version }));
+        all.push(ByKey(Arc::new(Kv { key, value, create_rev, mod_rev, version })));
     }
-    Ok(state)
+    // They come in order, and so the set is built in one go, without half-empty nodes.
+    Ok(State { rev, keys: all.into_iter().collect() })
 }
 
 struct Writer {

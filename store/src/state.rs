@@ -1,4 +1,10 @@
-use std::{collections::BTreeMap, ops::Bound, sync::Arc};
+use std::{
+    borrow::Borrow,
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+    sync::Arc,
+};
 
 use crate::{Compare, Kv, Op, Outcome, Query, Range, Ranged, Rev, Txn};
 
@@ -23,8 +29,12 @@ pub(crate) struct Effect {
 #[derive(Debug)]
 pub(crate) struct State {
     pub rev: Rev,
-    pub keys: BTreeMap<Arc<str>, Arc<Kv>>,
+    pub keys: BTreeSet<ByKey>,
 }
+
+/// In the order of the keys: one pointer for each, and not the key a second time.
+#[derive(Debug)]
+pub(crate) struct ByKey(pub Arc<Kv>);
 
 /// A state with changes on top of it that are not visible yet.
 pub(crate) struct View<'a> {
@@ -37,7 +47,7 @@ pub(crate) struct View<'a> {
 impl State {
     /// R1: a fresh store is at revision 1.
     pub fn fresh() -> Self {
-        Self { rev: 1, keys: BTreeMap::new() }
+        Self { rev: 1, keys: BTreeSet::new() }
     }
 
     /// The answer to `query`.
@@ -54,9 +64,9 @@ impl State {
     pub fn apply(&mut self, rev: Rev, changes: &[Change]) {
         for change in changes {
             match &change.after {
-                Some(kv) => self.keys.insert(change.key.clone(), kv.clone()),
-                None => self.keys.remove(&change.key),
-            };
+                Some(kv) => drop(self.keys.replace(ByKey(kv.clone()))),
+                None => drop(self.keys.take(&*change.key)),
+            }
         }
         self.rev = rev;
     }
@@ -64,16 +74,42 @@ impl State {
     fn within<'a>(&'a self, range: &'a Range) -> impl Iterator<Item = &'a Arc<Kv>> {
         self.keys
             .range::<str, _>((range.start(), Bound::Unbounded))
-            .take_while(|(key, _)| range.contains(key))
-            .map(|(_, kv)| kv)
+            .map(|ByKey(kv)| kv)
+            .take_while(|kv| range.contains(&kv.key))
     }
 }
+
+impl Borrow<str> for ByKey {
+    fn borrow(&self) -> &str {
+        &self.0.key
+    }
+}
+
+impl Ord for ByKey {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.key.cmp(&other.0.key)
+    }
+}
+
+impl PartialOrd for ByKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for ByKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.key == other.0.key
+    }
+}
+
+impl Eq for ByKey {}
 
 impl View<'_> {
     fn get(&self, key: &str) -> Option<&Arc<Kv>> {
         match self.pending.get(key) {
             Some(pending) => pending.as_ref(),
-            None => self.base.keys.get(key),
+            None => self.base.keys.get(key).map(|ByKey(kv)| kv),
         }
     }
 
@@ -159,14 +195,8 @@ mod tests {
         let mut state = State::fresh();
         for n in 0..100 {
             let key: Arc<str> = format!("/{n:02}").into();
-            let kv = Kv {
-                key: key.clone(),
-                value: Arc::from([]),
-                create_rev: 2,
-                mod_rev: 2,
-                version: 1,
-            };
-            state.keys.insert(key, Arc::new(kv));
+            let kv = Kv { key, value: Arc::from([]), create_rev: 2, mod_rev: 2, version: 1 };
+            state.keys.insert(ByKey(Arc::new(kv)));
         }
         let page = Query::prefix("/").limit(2);
         for (query, want, count) in [(page.clone(), 3, None), (page.counted(), 100, Some(100))] {
