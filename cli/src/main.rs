@@ -20,6 +20,7 @@ mod progress; // bars on a terminal, lines elsewhere
 mod home; // MARGAY_HOME
 mod machine; // what this machine can do
 mod credentials; // registry logins
+mod docker_logins; // those that docker and podman keep
 mod authorities; // whose certificates of registries are trusted
 mod control; // the client of a control plane
 mod remote; // tasks of a platform, on whichever node

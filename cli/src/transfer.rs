@@ -11,6 +11,7 @@ use spec::{Descriptor, Digest, Index, Platform, Reference};
 use crate::{
     authorities,
     credentials::{Credentials, Login},
+    docker_logins,
     home::Home,
     image_events,
     output::{notice, printable, tell_notes},
@@ -40,10 +41,15 @@ pub fn registry_name(text: &str) -> Result<String, String> {
     reference.registry().filter(is_whole).map(str::to_owned).ok_or_else(wrong)
 }
 
-/// With the login of this home, if there is one.
+/// The login for `registry`: of this home, or else one that docker or podman keeps for the user.
+pub fn login(home: &Home, registry: &str) -> anyhow::Result<Option<Login>> {
+    let own = Credentials::read(home)?.login(registry).cloned();
+    Ok(own.or_else(|| docker_logins::of(registry)))
+}
+
+/// With the login for it, if there is one.
 pub fn client(home: &Home, remote: &Remote, registry: &str) -> anyhow::Result<Client> {
-    let credentials = Credentials::read(home)?;
-    client_with(home, remote, registry, credentials.login(registry))
+    client_with(home, remote, registry, login(home, registry)?.as_ref())
 }
 
 pub fn client_with(

@@ -5,7 +5,6 @@ use registry::{Event, Outcome, PushOptions};
 use spec::{Digest, Reference};
 
 use crate::{
-    credentials::Credentials,
     failure::Advice,
     home::Home,
     images,
@@ -63,7 +62,7 @@ pub async fn push(
     let remote_name = image.remote();
     let registry = remote_name.registry().expect("a remote name has a registry");
     // Docker Hub is public: what names no registry goes there only with a login.
-    if image.registry().is_none() && Credentials::read(home)?.login(registry).is_none() {
+    if image.registry().is_none() && transfer::login(home, registry)?.is_none() {
         let full = image.full_name();
         bail!(
             Advice::new(format!(

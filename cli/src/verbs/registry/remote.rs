@@ -99,8 +99,7 @@ impl Whereabouts {
     }
 
     fn login(&self, home: &Home, registry: &str) -> anyhow::Result<Login> {
-        let kept = Credentials::read(home)?.login(registry).cloned();
-        kept.ok_or_else(|| {
+        transfer::login(home, registry)?.ok_or_else(|| {
             Advice::new(format!("there is no login for `{registry}` in this home"))
                 .hint(format!("log in first: margay login -u USER {registry}"))
                 .into()
