@@ -493,6 +493,15 @@ impl Admin {
         self.call(method, &format!("/admin/operators/{user}"), None::<&()>).await.map(drop)
     }
 
+    /// The metrics of the registry, in the text format of Prometheus.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`] when no registry runs there.
+    pub async fn metrics(&self) -> Result<String, Error> {
+        let text = self.call(Method::GET, "/admin/metrics", None::<&()>).await?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+
     /// How many requests clients may send.
     ///
     /// # Errors

@@ -205,6 +205,17 @@ pub(crate) const REPOSITORY_LOCKS: usize = 64;
 pub(crate) const ADMIN_CONNECTIONS_MAX: usize = 8;
 /// A password, or one word of JSON.
 pub(crate) const ADMIN_BODY_BYTES_MAX: usize = 4 << 10;
+/// Repositories, and accounts, that metrics tell apart: as many as a dashboard takes. Some kilobytes
+/// of a page.
+pub(crate) const METRIC_NAMES_MAX: usize = 1000;
+/// Bytes of a file of the access log, and how many files there are: a day or some of a busy
+/// registry.
+pub(crate) const ACCESS_LOG_BYTES_MAX: u64 = 64 << 20;
+pub(crate) const ACCESS_LOG_FILES: usize = 5;
+/// Lines that wait for the disk: two seconds of 2,000 requests.
+pub(crate) const ACCESS_LOG_QUEUE: usize = 4096;
+/// Characters of a path, or of the name of a client's program, in a line of the access log.
+pub(crate) const LOGGED_CHARS_MAX: usize = 512;
 /// How far the requests of a client may be ahead of its rate: the layers of a push come at once.
 pub(crate) const RATE_BURST_TIME: Duration = Duration::from_secs(10);
 /// How long a request waits for its turn before it is refused: many clients give up when they are.

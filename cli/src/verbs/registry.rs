@@ -140,6 +140,22 @@ grace time, and no client has asked for it: a push sends its manifest last. Othe
         /// on, or off
         wanted: Option<rules::Wanted>,
     },
+    /// Write a line for each request to MARGAY_HOME/registry/access/access.log, or no more; or say
+    /// which
+    #[command(
+        after_help = "A line is JSON: time, address, principal, method, path, status, bytes received and sent, seconds, user agent.
+After 64 MiB the file becomes access.log.1, and of five files the oldest goes."
+    )]
+    AccessLog {
+        /// on, or off
+        wanted: Option<rules::Wanted>,
+    },
+    /// Print counters of requests and repositories, in the text format of Prometheus
+    #[command(
+        after_help = "Prometheus reads them from https://REGISTRY/v2/_margay/admin/metrics with the name and password of an operator.
+They begin with the process. A thousand repositories are told apart, and the others are one."
+    )]
+    Metrics,
     /// Repositories whose tags, once set, are not moved
     #[command(subcommand)]
     Immutable(rules::ImmutableVerb),
@@ -349,18 +365,13 @@ impl Verb {
             Self::AnonymousPush { wanted } => {
                 rules::switch(&admin, Switch::AnonymousPush, wanted)?;
             }
+            Self::AccessLog { wanted } => rules::switch(&admin, Switch::AccessLog, wanted)?,
+            Self::Metrics => {
+                block_on(admin.metrics())?.lines().for_each(|text| line(format_args!("{text}")))
+            }
             Self::Immutable(verb) => verb.run(&admin)?,
             Self::Retention(verb) => verb.run(&admin)?,
-            Self::Scrub { rate, output } => {
-                let scrubbed = block_on(admin.scrub(rate))?;
-                output.record(&scrubbed, space::scrubbed)?;
-                let damaged = scrubbed.damaged.len();
-                ensure!(
-                    damaged == 0,
-                    Advice::new(format!("damaged: {}", space::count(damaged as u64)))
-                        .hint("push the images again that have them, which heals them")
-                );
-            }
+            Self::Scrub { rate, output } => scrub(&admin, rate, output)?,
             Self::Backup { folder, output } => backups::back_up(&admin, &folder, output)?,
             Self::Restore { .. } | Self::Passwd { .. } => unreachable!("they have returned"),
             Self::Quota(verb) => verb.run(&admin)?,
@@ -403,5 +414,17 @@ fn set_visibility(
     );
     block_on(admin.set_visibility(repository, visibility.into()))?;
     line(format_args!("{repository}"));
+    Ok(())
+}
+
+fn scrub(admin: &Admin, rate: Option<u64>, output: Output) -> anyhow::Result<()> {
+    let scrubbed = block_on(admin.scrub(rate))?;
+    output.record(&scrubbed, space::scrubbed)?;
+    let damaged = scrubbed.damaged.len();
+    ensure!(
+        damaged == 0,
+        Advice::new(format!("damaged: {}", space::count(damaged as u64)))
+            .hint("push the images again that have them, which heals them")
+    );
     Ok(())
 }

@@ -145,10 +145,12 @@ pub enum Switch {
     Sparse,
     /// A client without a login may do everything: for development.
     AnonymousPush,
+    /// Each request has a line in the access log.
+    AccessLog,
 }
 
 impl Switch {
-    pub const ALL: [Self; 3] = [Self::ReadOnly, Self::Sparse, Self::AnonymousPush];
+    pub const ALL: [Self; 4] = [Self::ReadOnly, Self::Sparse, Self::AnonymousPush, Self::AccessLog];
 
     /// In paths of the admin socket and as the key of its record.
     pub fn name(self) -> &'static str {
@@ -156,6 +158,7 @@ impl Switch {
             Self::ReadOnly => "read-only",
             Self::Sparse => "sparse",
             Self::AnonymousPush => "anonymous-push",
+            Self::AccessLog => "access-log",
         }
     }
 }

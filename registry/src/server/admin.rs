@@ -15,6 +15,7 @@ use super::{
     collect::{CollectOptions, CollectorHandle},
     contents,
     error::{ApiError, ErrorCode},
+    observed::Observer,
     policies, quotas,
     remote::Administrator,
     request_body::RequestBody,
@@ -35,6 +36,9 @@ use crate::{
     storage::Storage,
 };
 
+/// What Prometheus reads every few seconds.
+pub(super) const METRICS: &str = "/admin/metrics";
+
 /// Listens where only the owner of the data folder can connect: the folder is 0700, the socket
 /// 0600. The database is locked by now, so an existing socket is that of a dead process.
 pub(super) fn listen(data_dir: &Path) -> Result<PrivateListener, Error> {
@@ -44,6 +48,7 @@ pub(super) fn listen(data_dir: &Path) -> Result<PrivateListener, Error> {
 
 /// Users and visibility, for the owner of the data folder.
 pub(super) struct AdminApi {
+    pub observer: Arc<Observer>,
     pub audit: Arc<AuditLog>,
     pub storage: Storage,
     pub collector: CollectorHandle,
@@ -66,6 +71,9 @@ impl AdminApi {
         let query = Query::parse(head.uri.query().unwrap_or_default());
         let mut audited = Audited::begin(&self.audit, None, &method, &path);
         audited.by("operator");
+        if path == METRICS {
+            audited.is_routine();
+        }
         let answered = match audited.check_space(&method, &self.storage.metadata) {
             Ok(()) => {
                 self.try_answer(&Administrator::Owner, &method, &path, &query, &mut body).await
@@ -149,6 +157,7 @@ impl AdminApi {
         query: &Query,
     ) -> Result<Response, ApiError> {
         match (method.as_str(), path) {
+            ("GET", METRICS) => self.observer.metrics.answer(&self.storage).await,
             ("POST", "/admin/scrub") => self.scrub(query).await,
             ("POST", "/admin/collect") => self.collect(query).await,
             ("GET", "/admin/users") => {

@@ -13,7 +13,7 @@ use hyper::{
 };
 
 use super::{
-    admin::AdminApi,
+    admin::{AdminApi, METRICS},
     audited::Audited,
     auth::{Authenticator, RepositoryRequest, lost},
     blobs::BlobEndpoints,
@@ -21,6 +21,7 @@ use super::{
     error::ApiError,
     lists::ListEndpoints,
     manifests::ManifestEndpoints,
+    observed::{ObservedBody, Observer},
     rates::RequestRates,
     request_body::RequestBody,
     response::{Response, UntilBody, empty, full, json},
@@ -47,6 +48,7 @@ pub(super) struct Api {
     metadata: Metadata,
     authenticator: Authenticator,
     admin: Arc<AdminApi>,
+    observer: Arc<Observer>,
     rates: RequestRates,
     token: TokenEndpoint,
     blobs: BlobEndpoints,
@@ -61,7 +63,7 @@ impl Api {
         audit: Arc<AuditLog>,
         storage: Storage,
         authenticator: Authenticator,
-        admin: Arc<AdminApi>,
+        (admin, observer): (Arc<AdminApi>, Arc<Observer>),
         limits: &Limits,
     ) -> Self {
         let metadata = storage.metadata.clone();
@@ -82,6 +84,7 @@ impl Api {
             },
             authenticator,
             admin,
+            observer,
             rates: RequestRates::default(),
             lists: ListEndpoints { metadata: metadata.clone() },
             metadata,
@@ -97,7 +100,14 @@ impl Api {
         let (method, path) = (head.method.clone(), head.uri.path().to_owned());
         let mut body = RequestBody::new(body, self.idle_time_max);
         let mut audited = Audited::begin(&self.audit, from, &method, &path);
-        let answered = self.try_answer(head, &mut body, from, &mut audited).await;
+        let route = Route::parse(&method, &path);
+        let mut observed = self.observer.begin(&head, from, route.as_ref().ok());
+        let answered = match route {
+            Ok(route) => self.try_answer(head, route, &mut body, from, &mut audited).await,
+            Err(error) => Err(error),
+        };
+        observed.by(audited.principal());
+        observed.received(body.received());
         audited.end(match &answered {
             Ok(response) => response.status(),
             Err(error) => error.status(),
@@ -111,6 +121,7 @@ impl Api {
             }
         };
         tracing::debug!(%method, path, status = response.status().as_u16(), "answered");
+        observed.answered(response.status());
         if method == Method::HEAD {
             *response.body_mut() = full("");
         }
@@ -118,17 +129,17 @@ impl Api {
         headers.insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
         // Blobs have any content: a browser must not take one for a page.
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        response
+        response.map(|body| ObservedBody::new(body, observed).boxed_unsync())
     }
 
     async fn try_answer(
         &self,
         head: Parts,
+        route: Route,
         body: &mut RequestBody,
         from: Option<IpAddr>,
         audited: &mut Audited,
     ) -> Result<Response, ApiError> {
-        let route = Route::parse(&head.method, head.uri.path())?;
         let query = Query::parse(head.uri.query().unwrap_or_default());
         match route {
             Route::Health => {
@@ -163,16 +174,7 @@ impl Api {
                 self.metadata.revoke_machine(node.as_str(), now.as_secs()).await?;
                 Ok(empty(StatusCode::NO_CONTENT, []))
             }
-            Route::Admin(path) => {
-                let principal = self.principal(&head, audited).await?;
-                audited.check_space(&head.method, &self.metadata)?;
-                let authenticator = &self.authenticator;
-                let administrator =
-                    authenticator.authorize_administration(&principal, &head, &path, &query)?;
-                let admin =
-                    self.admin.try_answer(&administrator, &head.method, &path, &query, body);
-                admin.await
-            }
+            Route::Admin(path) => self.administer(&head, &path, &query, body, audited).await,
             Route::Repository(repository, endpoint) => {
                 let principal = self.principal(&head, audited).await?;
                 audited.check_space(&head.method, &self.metadata)?;
@@ -192,6 +194,25 @@ impl Api {
                 Ok(self.until_revoked(response, request, action))
             }
         }
+    }
+
+    /// A request to the administrator's API, over the network.
+    async fn administer(
+        &self,
+        head: &Parts,
+        path: &str,
+        query: &Query,
+        body: &mut RequestBody,
+        audited: &mut Audited,
+    ) -> Result<Response, ApiError> {
+        let principal = self.principal(head, audited).await?;
+        if path == METRICS {
+            audited.is_routine();
+        }
+        audited.check_space(&head.method, &self.metadata)?;
+        let administrator =
+            self.authenticator.authorize_administration(&principal, head, path, query)?;
+        self.admin.try_answer(&administrator, &head.method, path, query, body).await
     }
 
     async fn principal(&self, head: &Parts, audited: &mut Audited) -> Result<Principal, ApiError> {

@@ -51,6 +51,11 @@ impl Audited {
         }
     }
 
+    /// On whose behalf the request is made, as far as it is known.
+    pub fn principal(&self) -> &str {
+        self.event.as_ref().map_or("", |event| &event.principal)
+    }
+
     /// Notes the name that a client logs in with, whether it is one or not.
     pub fn login(&mut self, name: &str) {
         if let Some(event) = &mut self.event {

@@ -17,11 +17,7 @@ use super::{
     response::{Response, full, with_headers},
     route::{Endpoint, Route},
 };
-use crate::{
-    limits::METRIC_NAMES_MAX,
-    protocol::Switch,
-    storage::Storage,
-};
+use crate::{limits::METRIC_NAMES_MAX, protocol::Switch, storage::Storage};
 
 /// The repository that stands for all beyond [`METRIC_NAMES_MAX`]: no name begins so.
 const OTHERS: &str = "_others";
@@ -346,7 +342,8 @@ mod tests {
         let pulls: Vec<_> =
             page.0.lines().filter(|line| line.starts_with("margay_registry_pulls_total")).collect();
         assert_eq!(pulls.len(), METRIC_NAMES_MAX + 1);
-        let others = format!("margay_registry_pulls_total{{repository=\"_others\"}} {METRIC_NAMES_MAX}");
+        let others =
+            format!("margay_registry_pulls_total{{repository=\"_others\"}} {METRIC_NAMES_MAX}");
         assert!(pulls.contains(&&*others), "{:?}", pulls[0]);
         assert!(page.0.contains("margay_registry_sent_bytes_total{repository=\"ann/0\"} 10\n"));
     }

@@ -5,6 +5,9 @@ mod request_body; // with limits
 mod response; // status, headers and body
 mod error; // error responses
 
+mod metrics; // counters of requests
+mod access_log; // a line for each request
+mod observed; // a request on its way into both
 mod called; // the registry as its client knows it
 mod api; // routes each request to its endpoint
 mod audited; // a request on its way into the audit log
@@ -57,7 +60,8 @@ use crate::{
 };
 use {
     admin::AdminApi, api::Api, auth::Authenticator, collect::Collector, front::Front,
-    logins::Logins, retain::Retainer, retention::RetentionEndpoints, scrub::Scrubber,
+    logins::Logins, observed::Observer, retain::Retainer, retention::RetentionEndpoints,
+    scrub::Scrubber,
 };
 
 /// Where a registry stores its data, and how it behaves.
@@ -165,7 +169,9 @@ impl Server {
         let (scrubber, scrubbing) = Scrubber::new(storage.clone());
         let (retainer, retaining) = Retainer::new(storage.clone(), Arc::clone(&audit));
         let logins = Logins { passwords: Arc::clone(&passwords), metadata: metadata.clone() };
+        let observer = Arc::new(Observer::new(&data_dir, metadata.clone()));
         let admin_api = Arc::new(AdminApi {
+            observer: Arc::clone(&observer),
             audit: Arc::clone(&audit),
             storage: storage.clone(),
             collector: collecting,
@@ -188,7 +194,7 @@ impl Server {
                 audit,
                 storage.clone(),
                 Authenticator { tokens, metadata: metadata.clone(), logins, realm },
-                admin_api,
+                (admin_api, observer),
                 &limits,
             )),
             storage,

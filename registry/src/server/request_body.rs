@@ -13,24 +13,33 @@ use super::error::{ApiError, ErrorCode};
 use crate::limits::{DISCARDED_BYTES_MAX, DISCARDED_TIME_MAX};
 
 /// The body of a request, read with limits.
-pub(crate) struct RequestBody(TimedBody<Incoming>);
+pub(crate) struct RequestBody {
+    body: TimedBody<Incoming>,
+    received: u64,
+}
 
 impl RequestBody {
     /// `body`, in which the client may pause for `grace`.
     pub fn new(body: Incoming, grace: Duration) -> Self {
-        Self(TimedBody::new(body, MinThroughput::with_grace(grace)))
+        Self { body: TimedBody::new(body, MinThroughput::with_grace(grace)), received: 0 }
     }
 
     /// The length that the request announces.
     pub fn length(&self) -> Option<u64> {
-        self.0.size_hint().exact()
+        self.body.size_hint().exact()
+    }
+
+    /// How many bytes have come.
+    pub fn received(&self) -> u64 {
+        self.received
     }
 
     /// The next bytes, or `None` at the end.
     pub async fn next(&mut self) -> Result<Option<Bytes>, ApiError> {
-        while let Some(frame) = self.0.frame().await {
+        while let Some(frame) = self.body.frame().await {
             // Trailers mean nothing here.
             if let Ok(data) = frame.map_err(broken)?.into_data() {
+                self.received += data.len() as u64;
                 return Ok(Some(data));
             }
         }

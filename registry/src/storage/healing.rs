@@ -48,6 +48,10 @@ impl Metadata {
         all
     }
 
+    pub fn damaged_count(&self) -> usize {
+        self.damaged.lock().len()
+    }
+
     /// From now on the digest is not vouched for.
     pub async fn note_damaged(&self, digest: &Digest, fault: Fault) -> Result<(), Error> {
         let record = DamageRecord { fault, found: Timestamp::of(SystemTime::now()) };

@@ -41,6 +41,7 @@ pub(super) const TAG_VERSION: u8 = 2;
 /// read-only                           that no client changes anything
 /// sparse                              that a manifest may name what its repository lacks
 /// anonymous-push                      that a client without a login may do everything
+/// access-log                          that each request has a line in the access log
 /// immutable/NAME                      that its tags stay as they were set, and which do not
 /// retention/NAME                      which tags and manifests of an account, a repository, or all
 ///                                     stay

@@ -5,10 +5,12 @@ mod accounts;
 mod audit; // what is recorded of every request
 mod api; // endpoints, as any client sees them
 mod rights; // authorization of every route
+mod observed; // metrics and the access log
 mod administration; // over the network, and passwords with each request
 mod teams; // organisations, teams and policies
 mod transfer; // push and pull, also over a network with faults
 mod crash; // after kill -9
+mod killed; // within retention, backup and restore
 mod disk; // a full disk
 mod deletion; // of everything, also on a full disk
 mod quotas; // of accounts and repositories, and open uploads
