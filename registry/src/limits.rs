@@ -224,10 +224,10 @@ pub(crate) const RATE_DELAY_MAX: Duration = Duration::from_secs(2);
 pub(crate) const RATE_CLIENTS_MAX: usize = 10_000;
 /// Bytes of an answer to a remote administrator: ten thousand repositories with their rules.
 pub(crate) const ADMIN_ANSWER_BYTES_MAX: usize = 16 << 20;
-/// How often a request is sent again to a registry that asks to wait, and how long at most it is
-/// waited for each time.
+/// How often a request is sent again to a registry that asks to wait, and for how long it may ask:
+/// longer is not a rate but a lock after wrong passwords, which is told at once.
 pub(crate) const RATE_RETRIES_MAX: u32 = 5;
-pub(crate) const RATE_WAIT_MAX: Duration = Duration::from_secs(60);
+pub(crate) const RATE_WAIT_MAX: Duration = Duration::from_secs(5);
 /// A change of a team: a thousand names of 63 characters.
 pub(crate) const TEAM_BODY_BYTES_MAX: usize = 128 << 10;
 /// Repositories in one answer to the administrator: a megabyte or two.

@@ -20,6 +20,7 @@ mod certificates; // in files that are renewed
 mod proxies; // in front of registry and ingress
 mod registry; // login, push, pull
 mod registry_admin; // what its operator does
+mod registry_remote; // what operators and users do from another machine
 mod audit; // what was done on a platform
 mod credentials; // control plane and registry: made, used, rotated, removed
 mod up; // a platform for a journey

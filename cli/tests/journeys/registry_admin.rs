@@ -8,20 +8,20 @@ use crate::{
 };
 
 /// A registry that runs apart, with the user `me` logged in and two images.
-struct Apart {
+pub struct Apart {
     running: Running,
-    address: String,
+    pub address: String,
 }
 
 impl Apart {
-    fn start(stage: &Stage) -> Self {
+    pub fn start(stage: &Stage) -> Self {
         let mut running = stage.start(["registry", "--listen", "127.0.0.1:0"]);
         let line = running.line();
         let address = line.strip_prefix("registry listens on ").expect(&line).to_owned();
         Self { running, address }
     }
 
-    fn with_images(stage: &Stage) -> Self {
+    pub fn with_images(stage: &Stage) -> Self {
         let apart = Self::start(stage);
         let add = ["registry", "user", "add", "me", "--password-stdin"];
         stage.margay_fed(add, "a fine password\n").ok();
@@ -34,13 +34,13 @@ impl Apart {
         apart
     }
 
-    fn push(&self, stage: &Stage, local: &str, name: &str) {
+    pub fn push(&self, stage: &Stage, local: &str, name: &str) {
         let image = format!("{}/{name}", self.address);
         stage.margay(["tag", local, &image]).ok();
         stage.margay(["push", &image]).ok();
     }
 
-    fn end(self) {
+    pub fn end(self) {
         self.running.signal("INT");
         let said = self.running.end();
         assert_eq!(said.code, 0, "{said:?}");
@@ -48,7 +48,7 @@ impl Apart {
 }
 
 /// Runs `margay registry LINE`, and looks for `want` in what it prints.
-fn check(stage: &Stage, line: &str, code: i32, want: &str) {
+pub fn check(stage: &Stage, line: &str, code: i32, want: &str) {
     let said = stage.margay(["registry"].into_iter().chain(line.split(' ')));
     let text = format!("{}{}", said.out, said.err);
     assert_eq!(said.code, code, "registry {line}: {text}");

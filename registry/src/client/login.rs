@@ -10,7 +10,7 @@ use super::{
     options::Auth,
     origin::Origin,
     session::{Session, printable},
-    transport::{Activity, USER_AGENT, body},
+    transport::{USER_AGENT, body},
 };
 use crate::{
     Error, ProtocolFault,
@@ -61,14 +61,14 @@ impl Session<'_> {
         subject: &str,
     ) -> Result<(), Error> {
         let (origin, path) = self.token_endpoint(realm, service.as_deref(), auth)?;
-        let mut builder = Request::builder().uri(&path).header(header::USER_AGENT, USER_AGENT);
-        if let Auth::Password { user, password } = auth {
-            builder = builder.header(header::AUTHORIZATION, basic(user, password));
-        }
-        let request =
-            builder.body(body(Bytes::new())).map_err(|_| self.not_sendable("token address"))?;
-        let transport = &self.context.transport;
-        let response = transport.send(&origin, "the token", request, &Activity::default()).await?;
+        let request = || {
+            let mut builder = Request::builder().uri(&path).header(header::USER_AGENT, USER_AGENT);
+            if let Auth::Password { user, password } = auth {
+                builder = builder.header(header::AUTHORIZATION, basic(user, password));
+            }
+            builder.body(body(Bytes::new())).map_err(|_| self.not_sendable("token address"))
+        };
+        let response = self.send_at_its_rate(&origin, "the token", request).await?;
         match (response.status(), auth) {
             (StatusCode::OK, _) => {}
             (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, Auth::Password { user, .. }) => {
@@ -80,6 +80,7 @@ impl Session<'_> {
             }
             _ => return Err(self.error("the login", response).await),
         }
+        let transport = &self.context.transport;
         let bytes =
             transport.receive(&origin, "the token", response).read_all(ANSWER_BYTES_MAX).await?;
         let response: TokenResponse = serde_json::from_slice(&bytes)

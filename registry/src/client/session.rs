@@ -120,15 +120,7 @@ impl Session<'_> {
             }
             Payload::Bytes(bytes) => {
                 let send = async || {
-                    for _ in 0..RATE_RETRIES_MAX {
-                        let request = request(body(bytes.clone()))?;
-                        let response =
-                            transport.send(origin, subject, request, &Activity::default()).await?;
-                        let Some(time) = wait_of(&response) else { return Ok(response) };
-                        sleep(time).await;
-                    }
-                    let request = request(body(bytes.clone()))?;
-                    transport.send(origin, subject, request, &Activity::default()).await
+                    self.send_at_its_rate(origin, subject, || request(body(bytes.clone()))).await
                 };
                 let response = send().await?;
                 if response.status() != StatusCode::UNAUTHORIZED || *origin != self.origin {
@@ -218,6 +210,27 @@ impl Session<'_> {
             builder = builder.header(header::AUTHORIZATION, value);
         }
         builder.body(body).map_err(|_| self.not_sendable("path"))
+    }
+
+    /// Sends a request without a stream, and again when the registry asks to wait for a moment.
+    pub async fn send_at_its_rate(
+        &self,
+        origin: &Origin,
+        subject: &str,
+        request: impl Fn() -> Result<Request<Body>, Error>,
+    ) -> Result<Response<Incoming>, Error> {
+        let send = async || {
+            let activity = Activity::default();
+            self.context.transport.send(origin, subject, request()?, &activity).await
+        };
+        for _ in 0..RATE_RETRIES_MAX {
+            let response = send().await?;
+            match wait_of(&response) {
+                Some(time) => sleep(time).await,
+                None => return Ok(response),
+            }
+        }
+        send().await
     }
 
     /// The response, if it has one of the `expected` statuses, else the error that it means.

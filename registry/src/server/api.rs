@@ -49,7 +49,7 @@ pub(super) struct Api {
     authenticator: Authenticator,
     admin: Arc<AdminApi>,
     observer: Arc<Observer>,
-    rates: RequestRates,
+    rates: Arc<RequestRates>,
     token: TokenEndpoint,
     blobs: BlobEndpoints,
     uploads: UploadEndpoints,
@@ -66,11 +66,12 @@ impl Api {
         (admin, observer): (Arc<AdminApi>, Arc<Observer>),
         limits: &Limits,
     ) -> Self {
-        let metadata = storage.metadata.clone();
+        let (metadata, rates) = (storage.metadata.clone(), Arc::<RequestRates>::default());
         Self {
             audit,
             token: TokenEndpoint {
                 logins: authenticator.logins.clone(),
+                rates: Arc::clone(&rates),
                 tokens: authenticator.tokens.clone(),
                 metadata: metadata.clone(),
                 lifetime: limits.token_time,
@@ -85,7 +86,7 @@ impl Api {
             authenticator,
             admin,
             observer,
-            rates: RequestRates::default(),
+            rates,
             lists: ListEndpoints { metadata: metadata.clone() },
             metadata,
             idle_time_max: limits.idle_time_max,
@@ -149,10 +150,7 @@ impl Api {
                     false => empty(StatusCode::OK, []),
                 })
             }
-            Route::Token => {
-                self.admit(&Principal::Anonymous, from).await?;
-                self.token.grant(&head, &query, body, from, audited).await
-            }
+            Route::Token => self.token.grant(&head, &query, body, from, audited).await,
             Route::Ping => match self.authenticator.identify(&head).await? {
                 Some(principal) => {
                     audited.of(&principal);

@@ -1,5 +1,6 @@
 use std::{
     net::IpAddr,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -10,6 +11,7 @@ use super::{
     audited::Audited,
     error::{ApiError, ErrorCode},
     logins::{Login, Logins, from_header, wrong_password},
+    rates::RequestRates,
     request_body::RequestBody,
     response::{Response, json},
 };
@@ -24,6 +26,7 @@ use crate::{
 /// Exchanges a password for a token.
 pub(super) struct TokenEndpoint {
     pub logins: Logins,
+    pub rates: Arc<RequestRates>,
     pub tokens: Tokens,
     pub metadata: Metadata,
     pub lifetime: Duration,
@@ -61,6 +64,8 @@ impl TokenEndpoint {
             }
         };
         audited.of(&principal);
+        // By its login: an office has one address.
+        self.rates.admit(&principal, from, self.metadata.rules.rates()).await?;
         let principal = self.restrict(principal, parameters).await?;
         let now = SystemTime::now();
         let token = self.tokens.grant(&principal, self.lifetime, now);
