@@ -81,7 +81,7 @@ impl RegistryResolver {
         Ok(ImageLocation { address, named, bundled: true })
     }
 
-    /// A client that may read this repository alone, if it is the tenant's own or public.
+    /// A client that may read this repository alone, if the tenant may.
     fn client(&self, tenant: &Tenant, location: &ImageLocation) -> Client {
         let token = location
             .bundled
@@ -115,8 +115,8 @@ impl RegistryResolver {
         })
     }
 
-    /// For those repositories that are the tenant's own, and `None` without any: a public one needs
-    /// no token, and one of another tenant gets none.
+    /// For these repositories within the rights that the tenant has as a user of the registry: it
+    /// decides when the token is shown. `None` without any.
     fn token(
         &self,
         subject: &str,
@@ -126,10 +126,9 @@ impl RegistryResolver {
     ) -> Option<String> {
         let repositories =
             named.iter().filter_map(|named| named.repository().parse::<Repository>().ok());
-        let own = repositories.filter(|repository| repository.belongs_to(tenant));
         let scopes: Vec<(Repository, Vec<Action>)> =
-            own.map(|repository| (repository, vec![Action::Pull])).collect();
-        (!scopes.is_empty()).then(|| self.tokens.mint(subject, &scopes, lifetime))
+            repositories.map(|repository| (repository, vec![Action::Pull])).collect();
+        (!scopes.is_empty()).then(|| self.tokens.mint_for(subject, tenant, &scopes, lifetime))
     }
 
     async fn look_up(&self, tenant: &Tenant, image: &str) -> Result<ResolvedImage, Fault> {
@@ -218,7 +217,9 @@ impl RegistryResolver {
         error: &registry::Error,
     ) -> Fault {
         match error {
-            registry::Error::NotFound { .. } | registry::Error::LoginNeeded { .. }
+            registry::Error::NotFound { .. }
+            | registry::Error::LoginNeeded { .. }
+            | registry::Error::Denied { .. }
                 if location.bundled =>
             {
                 let pushed = location.named.at(Some(format!("localhost:{}", self.address.port())));

@@ -143,7 +143,12 @@ mod tests {
             Principal::User { name, account, holder: None, scopes: Scopes::All },
             Principal::Anonymous,
             Principal::ControlPlane,
-            Principal::Machine { name: "root".to_owned(), minted: 0, scopes: Scopes::All },
+            Principal::Machine {
+                name: "root".to_owned(),
+                minted: 0,
+                scopes: Scopes::All,
+                tenant: Some("root".parse().unwrap()),
+            },
         ] {
             for object in [Object::Registry, Object::List] {
                 assert!(!may_administer(&principal, &object, &table), "{principal:?}");

@@ -74,22 +74,34 @@ pub(crate) fn rights(principal: &Principal, situation: &Situation) -> Actions {
             Actions::of([Action::Pull]).and(Actions::CHANGES)
         }
         Principal::Anonymous | Principal::ControlPlane => Actions::NONE,
-        Principal::Machine { scopes, .. } => scopes.actions(situation.repository),
+        Principal::Machine { scopes, tenant: None, .. } => scopes.actions(situation.repository),
+        Principal::Machine { scopes, tenant: Some(tenant), .. } => {
+            let own = match situation.repository.belongs_to(tenant) {
+                true => Actions::ALL,
+                false => Actions::NONE,
+            };
+            let rights = own.and(given(principal, situation));
+            rights.within(scopes.actions(situation.repository))
+        }
         Principal::User { holder: None, .. } => Actions::NONE,
         Principal::User { name, holder: Some(holder), .. } => {
             let own = match situation.repository.belongs_to(name) {
                 true => holder.in_own(situation.repository),
                 false => Actions::NONE,
             };
-            let given = situation
-                .policies
-                .of(situation.repository)
-                .filter(|(_, subject, _)| applies(subject, principal, situation.policies))
-                .flat_map(|(_, _, roles)| roles)
-                .fold(Actions::NONE, |all, role| all.and(role.actions()));
-            own.and(given.within(holder.anywhere()))
+            own.and(given(principal, situation).within(holder.anywhere()))
         }
     })
+}
+
+/// What policies give to a principal.
+fn given(principal: &Principal, situation: &Situation) -> Actions {
+    situation
+        .policies
+        .of(situation.repository)
+        .filter(|(_, subject, _)| applies(subject, principal, situation.policies))
+        .flat_map(|(_, _, roles)| roles)
+        .fold(Actions::NONE, |all, role| all.and(role.actions()))
 }
 
 /// What the token of a principal allows.
@@ -105,8 +117,20 @@ fn scope(principal: &Principal, situation: &Situation) -> Actions {
 
 /// Whether a policy with this subject is about the principal.
 pub(crate) fn applies(subject: &Subject, principal: &Principal, policies: &PolicyTable) -> bool {
-    let Principal::User { name, account, holder: Some(holder), .. } = principal else {
-        return false;
+    let (name, account, holder) = match principal {
+        Principal::User { name, account, holder: Some(holder), .. } => (name, account, holder),
+        Principal::Machine { tenant: Some(tenant), .. } => {
+            return match subject {
+                Subject::Logins => true,
+                Subject::User(user) => user == tenant,
+                Subject::Team(team) => policies.is_member(tenant, team),
+                Subject::Robot(..) => false,
+            };
+        }
+        Principal::Anonymous
+        | Principal::User { holder: None, .. }
+        | Principal::Machine { tenant: None, .. }
+        | Principal::ControlPlane => return false,
     };
     match (subject, holder) {
         (Subject::Logins, Holder::User | Holder::Robot(_)) => true,

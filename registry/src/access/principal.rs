@@ -23,7 +23,13 @@ pub(crate) enum Principal {
     },
     /// A process of the platform, with a token that was minted for these scopes at a second of the
     /// clock.
-    Machine { name: String, minted: u64, scopes: Scopes },
+    Machine {
+        name: String,
+        minted: u64,
+        scopes: Scopes,
+        /// For whose tasks it is: then it holds no more than that user's rights.
+        tenant: Option<Tenant>,
+    },
     /// The control plane, on behalf of which machines get their tokens: it takes them back, and
     /// does nothing else under this name.
     ControlPlane,

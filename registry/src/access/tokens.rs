@@ -51,6 +51,9 @@ struct Claims {
     /// Of the account of a user.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     serial: String,
+    /// For whose tasks a machine has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tenant: Option<Tenant>,
     nbf: u64,
     exp: u64,
     jti: String,
@@ -143,9 +146,30 @@ impl Tokens {
         access: &[(Repository, Vec<Action>)],
         lifetime: Duration,
     ) -> String {
+        self.mint_within(subject, None, access, lifetime)
+    }
+
+    /// The same within the rights that `tenant` has as a user of the registry, when it is used.
+    pub fn mint_for(
+        &self,
+        subject: &str,
+        tenant: &Tenant,
+        access: &[(Repository, Vec<Action>)],
+        lifetime: Duration,
+    ) -> String {
+        self.mint_within(subject, Some(tenant.clone()), access, lifetime)
+    }
+
+    fn mint_within(
+        &self,
+        subject: &str,
+        tenant: Option<Tenant>,
+        access: &[(Repository, Vec<Action>)],
+        lifetime: Duration,
+    ) -> String {
         let scopes = Scopes::Only { repositories: access.to_vec(), own: false };
-        let now = SystemTime::now();
-        let machine = Principal::Machine { name: subject.to_owned(), minted: seconds(now), scopes };
+        let (now, name) = (SystemTime::now(), subject.to_owned());
+        let machine = Principal::Machine { name, minted: seconds(now), scopes, tenant };
         self.grant(&machine, lifetime, now)
     }
 
@@ -177,11 +201,16 @@ impl Tokens {
                 String::new()
             }
         };
+        let tenant = match principal {
+            Principal::Machine { tenant, .. } => tenant.clone(),
+            Principal::Anonymous | Principal::User { .. } | Principal::ControlPlane => None,
+        };
         let now = seconds(now);
         let claims = Claims {
             aud: AUDIENCE.to_owned(),
             sub,
             serial,
+            tenant,
             nbf: now,
             exp: now + lifetime.min(TOKEN_LIFETIME_MAX).as_secs(),
             jti: disk::random_hex::<16>(),
@@ -234,6 +263,7 @@ impl Claims {
                 name: name.to_owned(),
                 minted: self.nbf,
                 scopes: scopes(self.access, None)?,
+                tenant: self.tenant,
             }),
             _ => None,
         }

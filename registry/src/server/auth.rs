@@ -65,9 +65,9 @@ pub(super) async fn current(
             let holder = metadata.holder(&account).await?;
             holder.map(|holder| Principal::User { name, account, holder: Some(holder), scopes })
         }
-        Principal::Machine { name, minted, scopes } => {
+        Principal::Machine { name, minted, scopes, tenant } => {
             let is_current = metadata.is_machine_current(&name, minted).await?;
-            is_current.then_some(Principal::Machine { name, minted, scopes })
+            is_current.then_some(Principal::Machine { name, minted, scopes, tenant })
         }
         Principal::Anonymous | Principal::ControlPlane => Some(principal),
     })

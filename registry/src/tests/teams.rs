@@ -235,3 +235,36 @@ async fn a_name_without_an_account_works_where_a_policy_opens_it() {
     assert_eq!(anonymous.status, 401);
     drop(server.close().await);
 }
+
+#[tokio::test]
+async fn a_node_pulls_for_a_tenant_what_that_user_may_read_and_no_longer() {
+    let server = open().await;
+    let pull = |repository: &str| [(parsed(repository), vec![crate::Action::Pull])];
+    let mint = |tenant: &str, repository: &str| {
+        let access = pull(repository);
+        let lifetime = Duration::from_secs(60);
+        format!("Bearer {}", server.tokens.mint_for("n1", &parsed(tenant), &access, lifetime))
+    };
+    let read = async |token: &str, repository: &str| {
+        let request = format!("GET /v2/{repository}/tags/list");
+        server.request(&request, &[("authorization", token)], "").await.status.as_u16()
+    };
+    server.push_image("ann/cats", "v1", &[b"{}", b"one"]).await;
+    set(&server, "acme/*", "acme/dev", &[Role::Pull]).await;
+    for (tenant, repository, want) in [
+        ("ann", "ann/cats", 200),
+        ("bob", "ann/cats", 403),
+        ("bob", "acme/app", 200),
+        ("ann", "acme/app", 403),
+    ] {
+        let token = mint(tenant, repository);
+        assert_eq!(read(&token, repository).await, want, "{tenant} {repository}");
+    }
+    let token = mint("bob", "acme/app");
+    assert_eq!(read(&token, "ann/cats").await, 403, "a repository that it is not for");
+    let with = [("authorization", token.as_str())];
+    assert_eq!(server.request("POST /v2/acme/app/blobs/uploads/", &with, "").await.status, 403);
+    server.admin.remove_team(&parsed("acme/dev")).await.unwrap();
+    assert_eq!(read(&token, "acme/app").await, 403);
+    drop(server.close().await);
+}

@@ -47,9 +47,10 @@ fn principal(name: &str) -> Principal {
     };
     let holder = match login {
         "-" => return Principal::Anonymous,
-        "node" => {
-            let name = "node".to_owned();
-            return Principal::Machine { name, minted: 0, scopes };
+        "node" | "node@bob" => {
+            let (name, tenant) = ("node".to_owned(), login.split_once('@'));
+            let tenant = tenant.map(|(_, tenant)| tenant.parse().unwrap());
+            return Principal::Machine { name, minted: 0, scopes, tenant };
         }
         "control-plane" => return Principal::ControlPlane,
         "ann+ro" => robot(RobotScope::Pull, &[]),
@@ -111,6 +112,11 @@ fn every_principal_may_do_in_every_repository_what_this_table_says() {
         ("eve", ["", "", "pull,push,tag-create", "pull", ANY, ANY, PUSH, "", ""]),
         ("node ann/cats:pull", ["pull", "", "", "pull", "", "", "", "", ""]),
         ("node acme/api:pull,push", ["", "", "", "pull", CHANGES, "", "", "", ""]),
+        // For the tasks of a tenant, within the rights of that user.
+        ("node@bob acme/web-1:pull", ["", "", "", "pull", "", "pull", "", "", ""]),
+        ("node@bob ann/shared:pull", ["", "pull", "", "pull", "", "", "", "", ""]),
+        ("node@bob base-1:pull", ["", "", "", "pull", "", "", "pull", "", ""]),
+        ("node@bob ann/cats:pull", ["", "", "", "pull", "", "", "", "", ""]),
         ("control-plane", ["", "", "", "pull", "", "", "", "", ""]),
         // A token holds what it was fetched for, within the rights of its holder.
         ("ann ann/cats:pull", ["pull", "", "", "pull", "", "", "", "", ""]),
