@@ -205,8 +205,7 @@ pub(crate) const REPOSITORY_LOCKS: usize = 64;
 pub(crate) const ADMIN_CONNECTIONS_MAX: usize = 8;
 /// A password, or one word of JSON.
 pub(crate) const ADMIN_BODY_BYTES_MAX: usize = 4 << 10;
-/// Repositories, and accounts, that metrics tell apart: as many as a dashboard takes. Some kilobytes
-/// of a page.
+/// Repositories, and accounts, that metrics tell apart: as many as a dashboard takes.
 pub(crate) const METRIC_NAMES_MAX: usize = 1000;
 /// Bytes of a file of the access log, and how many files there are: a day or some of a busy
 /// registry.

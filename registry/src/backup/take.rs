@@ -59,6 +59,8 @@ pub async fn back_up(admin: &Admin, folder: &Path) -> Result<BackedUp, Error> {
 fn prepare(folder: &Path) -> Result<Lock, Error> {
     let failed = |action, path: PathBuf| move |source| Error::File { action, path, source };
     disk::private_folder(folder).map_err(failed("make the folder", folder.to_owned()))?;
+    // What a backup that was killed has not given its name.
+    disk::remove_unfinished(folder);
     let listed = folder.read_dir().map_err(failed("list", folder.to_owned()))?;
     let is_foreign = |name: &std::ffi::OsStr| !OWN.iter().any(|own| name == *own);
     if listed.flatten().any(|entry| is_foreign(&entry.file_name())) {

@@ -81,12 +81,10 @@ async fn guesses_of_a_password_end_also_where_it_was_right_before() {
 }
 
 #[tokio::test]
-async fn a_client_with_a_login_is_asked_for_it_also_where_none_is_needed() {
+async fn where_clients_push_without_a_login_a_wrong_one_is_refused_still() {
     let server = TestRegistry::open().await;
     server.admin.set_switch(Switch::AnonymousPush, true).await.unwrap();
-    let asked = server.request("GET /v2/", &[], "").await;
-    assert_eq!(asked.status, 401);
-    assert!(asked.header("www-authenticate").starts_with("Bearer "));
+    assert_eq!(server.request("GET /v2/", &[], "").await.status, 200);
     assert_eq!(status(&server, "GET /v2/", &basic("ann", "wrong")).await, 401);
     let answer = server.request("GET /token?scope=repository:x/y:pull,push", &[], "").await;
     let body: serde_json::Value = serde_json::from_slice(&answer.bytes).unwrap();

@@ -97,7 +97,7 @@ async fn a_client_without_a_login_pushes_only_where_the_operator_allows_it() {
     let server = TestRegistry::open().await;
     let upload = format!("POST /v2/cats/blobs/uploads/?digest={}", spec::Digest::of(b"{}"));
     let requests = [
-        ("GET /v2/", 401, 401),
+        ("GET /v2/", 401, 200),
         (&*upload, 401, 201),
         ("GET /v2/_catalog", 200, 200),
         ("DELETE /v2/cats/manifests/v1", 401, 404),
