@@ -137,6 +137,15 @@ fn a_tenant_has_the_hosts_of_its_domains_and_learns_nothing_of_those_of_others()
     let listed = stage.margay(["tenant", "domain", "ls", "--output", "json"]).ok();
     let listed: Value = serde_json::from_str(&listed).expect("JSON");
     assert_eq!(listed[0]["domains"].as_array().map(Vec::len), Some(0), "{listed}");
+    // The service has it no more, and no change of something else brings it back.
+    let inspect = ["service", "inspect", "web", "--cluster", "main"];
+    let inspected = as_ann(&inspect).ok();
+    assert!(inspected.contains("host `www.shop.example` was taken away"), "{inspected}");
+    let update = ["service", "update", "web", "--cluster", "main", "--https=false"];
+    as_ann(&update).ok();
+    let listed = as_ann(&["service", "ls"]).ok();
+    assert!(listed.contains("web.main") && !listed.contains("www.shop.example"), "{listed}");
+    assert_eq!(get(&up.ingress, "www.shop.example", "/").map(|answer| answer.status), Some(404));
     up.end();
     stage.is_empty();
 }

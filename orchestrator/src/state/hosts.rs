@@ -1,6 +1,8 @@
 //! Host names that services have beside their own: which tenant has a host, and which of its
 //! services answers for which path.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use spec::{ClusterName, HostName, RoutePath, ServiceName, Tenant};
 use utoipa::ToSchema;
@@ -47,6 +49,11 @@ pub(crate) enum Conflict {
 impl HostClaim {
     pub fn new(host: HostName, tenant: Tenant) -> Self {
         Self { host, tenant, routes: Vec::new() }
+    }
+
+    /// Those that answer for a part of it, each once.
+    pub fn services(&self) -> BTreeSet<(&ClusterName, &ServiceName)> {
+        self.routes.iter().map(|route| (&route.cluster, &route.service)).collect()
     }
 
     /// Without what a service answers for.

@@ -2,8 +2,8 @@
 //! happened. Each change is a function of the record and the time.
 
 use spec::{
-    Deployment, DeploymentState, LaunchType, SchedulingStrategy, ServiceEvent, TaskDefinitionId,
-    Timestamp, TrafficShare, wire::RequestCounts,
+    Deployment, DeploymentState, HostName, LaunchType, SchedulingStrategy, ServiceEvent,
+    TaskDefinitionId, Timestamp, TrafficShare, wire::RequestCounts,
 };
 
 use super::records::{Rollout, ServiceRecord, TaskRecord};
@@ -79,6 +79,13 @@ impl ServiceRecord {
         let gave_up = deployments.next().is_some_and(|before| before.traffic.is_some());
         let is_open = newest.state == DeploymentState::InProgress && newest.traffic.is_none();
         (is_open && gave_up).then_some(100)
+    }
+
+    /// Its tenant has the domain of `host` no more.
+    pub fn lose_host(&mut self, host: &HostName, now: Timestamp) {
+        self.service.spec.ingress.hosts.retain(|own| own != host);
+        self.service.generation += 1;
+        self.rollout.note(format!("host `{host}` was taken away with its domain"), now);
     }
 
     /// A deployment of what is requested begins, in the place of `rolls_back` where that failed.

@@ -15,8 +15,8 @@ use crate::{
     state::{
         State,
         hosts::{Conflict, HostClaim, HostRoute, TenantDomains},
-        keys,
-        records::{Guarded, ServiceKey, Stored},
+        keys, now,
+        records::{Guarded, ServiceKey, ServiceRecord, Stored},
     },
 };
 
@@ -31,15 +31,17 @@ pub(super) async fn claim(
     after.check()?;
     let (tenant, cluster, service) = key;
     let granted = domains_of(call.state(), tenant).await?.map_or(Vec::new(), |d| d.value.domains);
-    for host in after.hosts.iter().filter(|host| !before.hosts.contains(host)) {
-        check_host(&call.api.node_watch.names, tenant, host, &granted)?;
-    }
     let hosts = before.hosts.iter().chain(&after.hosts);
     for host in hosts.collect::<std::collections::BTreeSet<_>>() {
         let stored: Option<Stored<HostClaim>> = call.state().get(keys::host(host)).await?;
         let (known, rev) = stored.map_or((None, 0), |known| (Some(known.value), known.mod_rev));
         // Taken by another tenant after a domain of this one was taken away.
         let is_lost = known.as_ref().is_some_and(|claim| claim.tenant != *tenant);
+        // One that the service had until its domain was taken away is asked for anew.
+        let is_held = before.hosts.contains(host) && known.is_some() && !is_lost;
+        if after.hosts.contains(host) && !is_held {
+            check_host(&call.api.node_watch.names, tenant, host, &granted)?;
+        }
         if is_lost && after.hosts.contains(host) {
             return Err(taken(host));
         }
@@ -217,8 +219,16 @@ async fn release_lost(call: &Call, record: &TenantDomains) -> Result<(), ApiErro
         stored.value.tenant == record.tenant && !record.domains.iter().any(within)
     });
     for Stored { value, mod_rev, .. } in claims {
+        let mut txn = Txn::new().remove(keys::host(&value.host), mod_rev);
+        for (cluster, service) in value.services() {
+            let key = keys::service(&value.tenant, cluster, service);
+            let stored: Option<Stored<ServiceRecord>> = call.state().get(key.clone()).await?;
+            let Some(mut stored) = stored else { continue };
+            stored.value.lose_host(&value.host, now());
+            txn = txn.update(key, stored.mod_rev, &stored.value);
+        }
         // One that changes meanwhile was looked at under the new domains, or goes the next time.
-        let _ = call.state().commit(Txn::new().remove(keys::host(&value.host), mod_rev)).await?;
+        let _ = call.state().commit(txn).await?;
     }
     Ok(())
 }
