@@ -23,6 +23,9 @@ pub enum Error {
         whose: String,
         source: image::Error,
     },
+    /// Before anything in it was looked at.
+    #[error("`{}` cannot be read as an archive: {why}", .path.display())]
+    Archive { path: PathBuf, why: String },
     /// What is wrong comes first, and where it is behind it.
     #[error("{refusal} (layer `{}`)", .layer.short())]
     Layer { layer: Digest, refusal: image::Error },
@@ -96,10 +99,16 @@ pub enum InitProblem {
     NoSources,
     #[error("has sources in {found} (`{marker}`), and not in {asked}")]
     OtherLanguage { found: &'static str, marker: String, asked: &'static str },
+    #[error("is a workspace of several crates")]
+    Workspace,
+    #[error("has sources in {language}, and none of them is known as the program: {missing}")]
+    NoProgram { language: &'static str, missing: &'static str, hint: &'static str },
+    #[error("has several sources in {language} that could be the program: `{}`", .files.join("`, `"))]
+    SeveralPrograms { language: &'static str, files: Vec<String>, hint: &'static str },
 }
 
 impl InitProblem {
-    fn hint(&self) -> &'static str {
+    pub(crate) fn hint(&self) -> &'static str {
         match self {
             Self::HasBuildFile => "build it: margay build. `--force` writes the file anew",
             Self::HasDockerfile => "build it: margay build",
@@ -109,6 +118,8 @@ impl InitProblem {
             Self::OtherLanguage { .. } => {
                 "leave `--language` out, or name a folder for a new app: margay init DIR"
             }
+            Self::Workspace => "name the folder of one of its crates: margay init DIR",
+            Self::NoProgram { hint, .. } | Self::SeveralPrograms { hint, .. } => hint,
         }
     }
 }
@@ -119,6 +130,8 @@ impl InitProblem {
 pub enum ImportProblem {
     #[error("it is {}", .0.name())]
     Kind(Sniffed),
+    #[error("it is empty")]
+    NoBytes,
     #[error("the folder has no `index.json`")]
     NoIndex,
     #[error("the tar has neither an `index.json` nor a `manifest.json`")]
@@ -178,7 +191,7 @@ impl Error {
                 ));
             }
             Self::Command { missing: Some(missing), .. } => {
-                return Some(format!("install what is missing: {missing}"));
+                return Some(format!("what is missing: {missing}"));
             }
             Self::Init { problem, .. } => problem.hint(),
             Self::NoBuildFile { .. } => {
@@ -197,6 +210,7 @@ impl Error {
             Self::NotAnImage { .. } => {
                 "an image file is a `docker save` tar, an OCI layout (tar or folder), or a `.wasm`"
             }
+            Self::Archive { .. } => "save or fetch it again: it may have been cut short",
             Self::Io { .. }
             | Self::Context { .. }
             | Self::CommandStart { .. }

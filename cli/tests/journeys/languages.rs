@@ -9,7 +9,11 @@ use crate::stage::{Running, Stage, eventually, get};
 fn init_writes_for_the_sources_that_are_there_and_changes_no_file() {
     let stage = Stage::new();
     for (files, want) in [
-        (&[("Cargo.toml", "[package]\nname = \"cats-api\"\n")][..], "cargo build --release"),
+        (
+            &[("Cargo.toml", "[package]\nname = \"cats-api\"\n"), ("src/main.rs", "fn main() {}")]
+                [..],
+            "cargo build --release",
+        ),
         (&[("go.mod", "module example.com/cats-api\n")], "GOOS=wasip1 GOARCH=wasm go build"),
         (&[("package.json", "{\"name\": \"@acme/cats-api\"}")], "npm install && node build.mjs"),
         (&[("pyproject.toml", "[project]\nname = \"cats-api\"\n")], "componentize-py"),
@@ -76,6 +80,106 @@ fn a_folder_that_is_not_built_gets_the_commands_that_build_it() {
         assert!(err.contains(&format!("it has a `{file}` and no `.wasm`")), "{err}");
         assert!(err.contains("hint: build it: ") && err.contains(want), "{file}: {err}");
     }
+}
+
+#[test]
+fn init_finds_the_program_or_says_which_files_it_could_be() {
+    let stage = Stage::new();
+    let (package, bin) = ("[package]\nname = \"cats-api\"\n", "[[bin]]\nname = \"cats\"\n");
+    let module = ("go.mod", "module example.com/cats\n");
+    let main = "package main\nfunc main() {}\n";
+    let wit = "from wit_world import exports\n";
+    let with_bin = format!("{package}{bin}path = \"src/main.rs\"\n");
+    let with_default = format!("{package}default-run = \"b\"\n");
+    let project = ("pyproject.toml", "[project]\nname = \"cats\"\n");
+    // What `margay.toml` has in the end, or what is said instead.
+    for (at, (files, want)) in [
+        // Another name than the usual one, and the only one.
+        (&[project, ("server.py", wit)][..], "componentize server"),
+        (&[project, ("server.py", wit), ("model.py", ""), ("setup.py", "")], "componentize server"),
+        (&[project, ("server.py", "")], "componentize server"),
+        (
+            &[
+                ("package.json", "{\"main\": \"lib/cats.js\"}"),
+                ("index.js", ""),
+                ("lib/cats.js", ""),
+            ],
+            "node build.mjs",
+        ),
+        (
+            &[("package.json", "{}"), ("server.js", ""), ("build.mjs", ""), ("x.config.js", "")],
+            "node build.mjs",
+        ),
+        (
+            &[module, ("cmd/cats/main.go", main), ("cats.go", "package cats\n")],
+            "app.wasm ./cmd/cats\"",
+        ),
+        (&[("Cargo.toml", &with_bin), ("src/main.rs", "fn main() {}")], "release/cats.wasm"),
+        (&[("Cargo.toml", package), ("src/bin/cats.rs", "fn main() {}")], "release/cats.wasm"),
+        (
+            &[("Cargo.toml", &with_default), ("src/bin/a.rs", ""), ("src/bin/b.rs", "")],
+            "release/b.wasm",
+        ),
+        (
+            &[("a/Cargo.toml", package), ("a/src/main.rs", ""), ("Cargo.toml", "[workspace]\n")],
+            "is a workspace of several crates",
+        ),
+        // None yet: the first one is written.
+        (&[project], "componentize app"),
+        (&[("package.json", "{}")], "node build.mjs"),
+        (&[module], "-buildmode=c-shared"),
+        (&[("Cargo.toml", package)], "release/cats-api.wasm"),
+        // Which one it is, its author says.
+        (&[project, ("a.py", wit), ("b.py", wit)], "the program: `a.py`, `b.py`"),
+        (&[project, ("src/cats/core.py", "")], "no `app.py` or `main.py`"),
+        (&[("package.json", "{}"), ("a.js", ""), ("b.mjs", "")], "the program: `a.js`, `b.mjs`"),
+        (
+            &[("package.json", "{\"main\": \"dist/a.js\"}"), ("src/a.ts", "")],
+            "that `main` of `package.json`",
+        ),
+        (
+            &[module, ("cmd/a/a.go", main), ("cmd/b/b.go", main)],
+            "the program: `./cmd/a`, `./cmd/b`",
+        ),
+        (&[module, ("cats.go", "package cats\n")], "no `package main`"),
+        (
+            &[("Cargo.toml", package), ("src/bin/a.rs", ""), ("src/bin/b.rs", "")],
+            "the program: `a`, `b`",
+        ),
+        (&[("Cargo.toml", package), ("src/lib.rs", "")], "the library is no `cdylib`"),
+        (&[("a.c", "int main() {}"), ("b.c", "int main() {}")], "the program: `a.c`, `b.c`"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let folder = format!("app-{at}");
+        for (file, text) in files {
+            stage.write(&format!("{folder}/{file}"), text);
+        }
+        let said = stage.margay(["init", &folder]);
+        let written = fs::read_to_string(stage.path(&format!("{folder}/margay.toml")));
+        match written {
+            Ok(text) => assert!(text.contains(want), "{files:?}: {text}"),
+            Err(_) => {
+                assert!(said.code == 1 && said.err.contains(want), "{files:?}: {}", said.err);
+                assert!(said.err.contains("\nhint: "), "{files:?}: {}", said.err);
+                let built = stage.margay(["build", &folder]).fails(1);
+                assert!(built.contains("hint: "), "{files:?}: {built}");
+            }
+        }
+        for (file, text) in files {
+            assert_eq!(fs::read_to_string(stage.path(&format!("{folder}/{file}"))).unwrap(), *text);
+        }
+    }
+    // A module in a folder of its own is imported by its whole path.
+    let begun = fs::read_to_string(stage.path("app-12/main.go")).unwrap();
+    assert!(begun.contains("\"example.com/cats/wasihttp\""), "{begun}");
+    let entry = fs::read_to_string(stage.path("app-3/build.mjs")).unwrap();
+    assert!(entry.contains("sourcePath: 'lib/cats.js'"), "{entry}");
+    // cargo builds a crate of a workspace elsewhere, unless it is told where.
+    stage.margay(["init", "app-9/a"]).ok();
+    let member = fs::read_to_string(stage.path("app-9/a/margay.toml")).unwrap();
+    assert!(member.contains("--target-dir target"), "{member}");
 }
 
 /// A module that answers HTTP as C and Go leave it, with `body` as its text.

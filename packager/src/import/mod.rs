@@ -64,6 +64,7 @@ pub fn import(
         Sniffed::Module | Sniffed::Component | Sniffed::UnknownWasm => import_wasm(layout, path),
         Sniffed::Tar => import_tar(layout, path, progress),
         kind if kind.is_compressed() => import_tar(layout, path, progress),
+        _ if head.is_empty() => Err(not_an_image(path, ImportProblem::NoBytes)),
         other => Err(not_an_image(path, ImportProblem::Kind(other))),
     }
 }
@@ -143,7 +144,11 @@ fn read_archive(
     path: &Path,
     progress: &dyn Fn(ImportStep),
 ) -> Result<Archive, Error> {
-    let wrong = |source| unusable(path, source);
+    // What is read here is the archive, and none of the layers in it.
+    let wrong = |source| match source {
+        image::Error::Media { why, .. } => Error::Archive { path: path.to_owned(), why },
+        source => unusable(path, source),
+    };
     let budget = Budget { bytes_max: ARCHIVE_BYTES_MAX, ..Budget::default() };
     let file = File::open(path).map_err(io_error("open", path))?;
     let total = file.metadata().map_or(0, |metadata| metadata.len());

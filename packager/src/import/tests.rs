@@ -282,3 +282,23 @@ fn a_hostile_or_broken_layer_is_refused_each_time_with_the_entry_first() {
         }
     }
 }
+
+#[test]
+fn an_archive_that_was_cut_short_is_not_called_a_layer() {
+    let bench = Bench::new();
+    let layer = tar(&[("cat", b"cats")]);
+    let whole = saved(&layer, Digest::of(&layer));
+    let path = bench.dir.path().join("cut.tar");
+    for (bytes, want) in [
+        (&whole[..whole.len() / 2], "its tar was cut short"),
+        (&xz(&whole)[..100], "its compression is broken"),
+        (&[], "it is empty"),
+    ] {
+        fs::write(&path, bytes).unwrap();
+        let error = import(&bench.layout, &path).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("cut.tar`") && text.contains(want), "{want}: {text}");
+        assert!(!text.contains("layer"), "{text}");
+        assert!(error.hint().is_some_and(|hint| !hint.contains("build")), "{text}");
+    }
+}

@@ -6,7 +6,7 @@ use std::{
 use super::{
     BUILD_FILE,
     language::{Language, ProgramKind},
-    recognise::{Project, folder_name},
+    recognise::{Project, folder_name, usual_entry},
     template,
 };
 use crate::error::{Error, InitProblem, io_error};
@@ -48,19 +48,15 @@ pub fn init(init: &Init<'_>) -> Result<Initialised, Error> {
     if build_file.symlink_metadata().is_ok() && !init.force {
         return Err(refused(InitProblem::HasBuildFile));
     }
-    let mut files = vec![];
     let mut project = match (Project::recognise(init.folder), init.language) {
         (Some(found), Some(language)) if found.language != language => {
             let Project { language: found, marker, .. } = found;
             let (found, asked) = (found.name(), language.name());
             return Err(refused(InitProblem::OtherLanguage { found, marker, asked }));
         }
+        (Some(Project { unclear: Some(problem), .. }), _) => return Err(refused(problem)),
         (Some(found), _) => found,
-        (None, Some(language)) => {
-            let project = new_project(init, language);
-            files = template::sources(language, project.kind, &project.name);
-            project
-        }
+        (None, Some(language)) => new_project(init, language),
         (None, None) if init.folder.join("Dockerfile").is_file() => {
             return Err(refused(InitProblem::HasDockerfile));
         }
@@ -72,6 +68,10 @@ pub fn init(init: &Init<'_>) -> Result<Initialised, Error> {
     if let Some(kind) = init.kind {
         project.kind = kind;
     }
+    let mut files = match project.is_begun {
+        true => vec![],
+        false => template::sources(&project),
+    };
     files.extend(template::support(&project));
     let (mut written, mut kept) = (vec![], vec![]);
     for (path, text) in files {
@@ -92,20 +92,23 @@ pub fn init(init: &Init<'_>) -> Result<Initialised, Error> {
 
 fn new_project(init: &Init<'_>, language: Language) -> Project {
     let name = init.name.clone().unwrap_or_else(|| folder_name(init.folder));
-    let (marker, entry) = match language {
-        Language::Rust => ("Cargo.toml", name.as_str()),
-        Language::Go => ("go.mod", "."),
-        Language::C => ("app.c", "app.c"),
-        Language::JavaScript => ("package.json", "app.js"),
-        Language::Python => ("app.py", "app.py"),
+    let marker = match language {
+        Language::Rust => "Cargo.toml",
+        Language::Go => "go.mod",
+        Language::C => "app.c",
+        Language::JavaScript => "package.json",
+        Language::Python => "app.py",
     };
     Project {
         folder: init.folder.to_owned(),
         language,
         kind: init.kind.unwrap_or(ProgramKind::Http),
         marker: marker.to_owned(),
-        entry: entry.to_owned(),
+        entry: usual_entry(language, &name).to_owned(),
         name,
+        is_begun: false,
+        unclear: None,
+        is_member: false,
     }
 }
 

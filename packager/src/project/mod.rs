@@ -4,6 +4,7 @@
 //! Enter at [`Project::recognise`] with a folder, at [`init`] to write a `margay.toml` for it.
 
 mod language; // five languages, and two kinds of programs
+mod entry; // which file of a folder is its program
 mod recognise; // a folder -> language, kind and name
 mod toolchain; // what has to be installed, looked up on this machine
 mod template; // the files of a new app, and its build file

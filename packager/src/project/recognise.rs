@@ -1,10 +1,10 @@
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
-use super::language::{Language, ProgramKind};
-use crate::{limits::SOURCE_BYTES_MAX, path::as_name};
+use super::{
+    entry::{self, Entry, files_with, mentions, text_of},
+    language::{Language, ProgramKind},
+};
+use crate::{error::InitProblem, path::as_name};
 
 /// The sources of an app in a folder, with what their files say about them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,8 +16,15 @@ pub struct Project {
     pub marker: String,
     /// The name of its image.
     pub name: String,
-    /// The file of the program in JavaScript and Python, the name of the binary in Rust.
+    /// The file of the program in JavaScript and Python, the name of the binary in Rust, the
+    /// package in Go, all sources in C.
     pub entry: String,
+    /// Whether there are sources, and not the manifest of some alone.
+    pub(super) is_begun: bool,
+    /// Why it is not known which of the sources the program is.
+    pub(super) unclear: Option<InitProblem>,
+    /// Whether the crate is one of a workspace around the folder.
+    pub(super) is_member: bool,
 }
 
 impl Project {
@@ -26,29 +33,48 @@ impl Project {
         let name = folder_name(folder);
         let (language, marker) = marker(folder)?;
         let text = text_of(&folder.join(&marker));
+        let manifest: toml::Table = match language {
+            Language::Rust => text.parse().unwrap_or_default(),
+            Language::Go | Language::C | Language::JavaScript | Language::Python => {
+                toml::Table::new()
+            }
+        };
         let found = match language {
-            Language::Rust => rust(&text, &name),
-            Language::Go => go(folder, &text),
+            Language::Rust => rust(folder, &manifest, &name),
+            Language::Go => go(folder),
             Language::C => c(folder),
             Language::JavaScript => javascript(folder, &text),
             Language::Python => python(folder, &text),
         };
         let (kind, own_name, entry) = found;
         let name = own_name.map_or(name, |own| image_name(&own));
-        Some(Self { folder: folder.to_owned(), language, kind, marker, name, entry })
+        let is_begun = entry != Entry::Absent;
+        let (entry, unclear) = match entry {
+            Entry::Program(entry) => (entry, None),
+            Entry::Absent => (usual_entry(language, &name).to_owned(), None),
+            Entry::Unclear(problem) => (usual_entry(language, &name).to_owned(), Some(problem)),
+        };
+        let is_member = language == Language::Rust && entry::is_member(folder, &manifest);
+        let folder = folder.to_owned();
+        Some(Self { folder, language, kind, marker, name, entry, is_begun, unclear, is_member })
     }
 
     /// The command that makes the program, for `sh` in the folder.
     pub fn build_command(&self) -> String {
         use {Language as L, ProgramKind as K};
         match (self.language, self.kind) {
-            (L::Rust, _) => "cargo build --release --target wasm32-wasip2".to_owned(),
-            (L::Go, K::Command) => {
-                "GOOS=wasip1 GOARCH=wasm go build -ldflags=-s -o app.wasm .".to_owned()
+            (L::Rust, _) => {
+                // A workspace has a folder of its own for what cargo builds.
+                let place = if self.is_member { " --target-dir target" } else { "" };
+                format!("cargo build --release --target wasm32-wasip2{place}")
             }
-            (L::Go, K::Http) => {
-                "GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -ldflags=-s -o app.wasm ."
-                    .to_owned()
+            (L::Go, kind) => {
+                let mode = match kind {
+                    K::Http => "-buildmode=c-shared ",
+                    K::Command => "",
+                };
+                let package = &self.entry;
+                format!("GOOS=wasip1 GOARCH=wasm go build {mode}-ldflags=-s -o app.wasm {package}")
             }
             (L::C, K::Command) => {
                 format!("clang --target=wasm32-wasi -Os -o app.wasm {}", self.entry)
@@ -83,6 +109,17 @@ impl Project {
     }
 }
 
+/// The program of a new app.
+pub(super) fn usual_entry(language: Language, name: &str) -> &str {
+    match language {
+        Language::Rust => name,
+        Language::Go => ".",
+        Language::C => "app.c",
+        Language::JavaScript => "app.js",
+        Language::Python => "app.py",
+    }
+}
+
 /// The language of a folder, and the file that tells.
 fn marker(folder: &Path) -> Option<(Language, String)> {
     const MARKERS: [(&str, Language); 6] = [
@@ -105,98 +142,68 @@ fn c_sources(folder: &Path) -> Vec<String> {
     ["", "src/"].into_iter().flat_map(|below| files_with(folder, below, ".c")).collect()
 }
 
-/// The files `BELOW*ENDING` of `folder`, sorted.
-fn files_with(folder: &Path, below: &str, ending: &str) -> Vec<String> {
-    let names = fs::read_dir(folder.join(below)).into_iter().flatten().flatten();
-    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
-    let mut files: Vec<_> =
-        names.filter(|name| name.ends_with(ending)).map(|name| format!("{below}{name}")).collect();
-    files.sort_unstable();
-    files
-}
-
-/// The text of a file, empty where it cannot be read: it only refines a guess.
-fn text_of(path: &Path) -> String {
-    disk::read(path, SOURCE_BYTES_MAX)
-        .ok()
-        .and_then(|bytes| String::from_utf8(bytes).ok())
-        .unwrap_or_default()
-}
-
-/// Whether one of the files has `word` in it.
-fn mentions(folder: &Path, files: &[String], word: &str) -> bool {
-    files.iter().any(|file| text_of(&folder.join(file)).contains(word))
-}
-
-type Found = (ProgramKind, Option<String>, String);
+type Found = (ProgramKind, Option<String>, Entry);
 
 fn kind(is_http: bool) -> ProgramKind {
     if is_http { ProgramKind::Http } else { ProgramKind::Command }
 }
 
-fn rust(manifest: &str, folder: &str) -> Found {
-    let manifest: toml::Table = manifest.parse().unwrap_or_default();
-    let at = |table: &str, key: &str| Some(manifest.get(table)?.get(key)?.as_str()?.to_owned());
-    let package = at("package", "name");
+fn rust(folder: &Path, manifest: &toml::Table, name: &str) -> Found {
+    let package = manifest.get("package").and_then(|package| package.get("name")?.as_str());
     let dependencies = manifest.get("dependencies").and_then(toml::Value::as_table);
     let uses = |name: &str| dependencies.is_some_and(|table| table.contains_key(name));
     let is_library = manifest.get("lib").is_some_and(|lib| lib.get("crate-type").is_some());
-    let binary = manifest.get("bin").and_then(|bins| bins.get(0)?.get("name")?.as_str());
-    let own = package.clone().unwrap_or_else(|| folder.to_owned());
-    let entry = match (is_library, binary) {
-        // cargo writes the name of a library with underscores.
-        (true, _) => at("lib", "name").unwrap_or(own).replace('-', "_"),
-        (false, Some(binary)) => binary.to_owned(),
-        (false, None) => own,
-    };
     let is_http = is_library || ["wstd", "wasip2", "wasi"].into_iter().any(uses);
-    (kind(is_http), package, entry)
+    let entry = entry::rust(folder, manifest, package.unwrap_or(name));
+    (kind(is_http), package.map(str::to_owned), entry)
 }
 
-fn go(folder: &Path, module: &str) -> Found {
-    let path = module.lines().find_map(|line| line.trim().strip_prefix("module "));
-    let name = path.and_then(|path| path.trim().trim_matches('"').rsplit('/').next());
-    let sources = files_with(folder, "", ".go");
+fn go(folder: &Path) -> Found {
+    let path = go_module(folder);
+    let name = path.as_deref().and_then(|path| path.rsplit('/').next());
+    let entry = entry::go(folder);
+    let below = match &entry {
+        Entry::Program(package) => format!("{}/", package.trim_start_matches(['.', '/'])),
+        Entry::Absent | Entry::Unclear(_) => String::new(),
+    };
+    let sources = files_with(folder, below.trim_start_matches('/'), ".go");
     let is_http = ["wasihttp", "wasi:http"].iter().any(|word| mentions(folder, &sources, word));
-    (kind(is_http), name.map(str::to_owned), ".".to_owned())
+    (kind(is_http || entry == Entry::Absent), name.map(str::to_owned), entry)
+}
+
+/// The path that imports of the module in `folder` begin with.
+pub(super) fn go_module(folder: &Path) -> Option<String> {
+    let text = text_of(&folder.join("go.mod"));
+    let path = text.lines().find_map(|line| line.trim().strip_prefix("module "))?;
+    Some(path.trim().trim_matches('"').to_owned())
 }
 
 fn c(folder: &Path) -> Found {
     let sources = c_sources(folder);
     let is_http = ["\"http.h\"", "wasi:http"].iter().any(|word| mentions(folder, &sources, word));
-    let words: Vec<_> = sources.iter().map(|source| quoted(source)).collect();
-    (kind(is_http), None, words.join(" "))
+    (kind(is_http), None, entry::c(folder, &sources))
 }
 
 fn javascript(folder: &Path, package: &str) -> Found {
     let package: serde_json::Value = serde_json::from_str(package).unwrap_or_default();
-    let text = |key: &str| package.get(key).and_then(|value| value.as_str()).map(str::to_owned);
-    let usual = ["app.js", "index.js", "main.js", "src/index.js", "src/app.js", "src/main.js"];
-    let existing = usual.into_iter().find(|file| folder.join(file).is_file());
-    let entry = match existing {
-        Some(file) => file.to_owned(),
-        None => text("main").unwrap_or_else(|| "app.js".to_owned()),
-    };
-    let is_command = mentions(folder, std::slice::from_ref(&entry), "export const run");
-    (kind(!is_command), text("name"), entry)
+    let text = |key: &str| package.get(key).and_then(|value| value.as_str());
+    let entry = entry::javascript(folder, text("main"));
+    let is_command = is_program_with(folder, &entry, "export const run");
+    (kind(!is_command), text("name").map(str::to_owned), entry)
 }
 
 fn python(folder: &Path, manifest: &str) -> Found {
     let manifest: toml::Table = manifest.parse().unwrap_or_default();
     let name = manifest.get("project").and_then(|project| project.get("name")?.as_str());
-    let existing = ["app.py", "main.py"].into_iter().find(|file| folder.join(file).is_file());
-    let entry = existing.unwrap_or("app.py").to_owned();
-    let is_command = mentions(folder, std::slice::from_ref(&entry), "exports.Run");
+    let entry = entry::python(folder);
+    let is_command = is_program_with(folder, &entry, "exports.Run");
     (kind(!is_command), name.map(str::to_owned), entry)
 }
 
-/// `word` as one word of a shell.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
-    if word.chars().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
+fn is_program_with(folder: &Path, entry: &Entry, word: &str) -> bool {
+    match entry {
+        Entry::Program(file) => mentions(folder, std::slice::from_ref(file), word),
+        Entry::Absent | Entry::Unclear(_) => false,
     }
 }
 

@@ -1,6 +1,6 @@
 use super::{
     language::{Language, ProgramKind},
-    recognise::Project,
+    recognise::{Project, go_module},
 };
 use crate::component::HTTP_WIT;
 
@@ -8,12 +8,12 @@ use crate::component::HTTP_WIT;
 pub(super) type NewFile = (String, String);
 
 /// The sources that a new app begins with.
-pub(super) fn sources(language: Language, kind: ProgramKind, name: &str) -> Vec<NewFile> {
+pub(super) fn sources(project: &Project) -> Vec<NewFile> {
     use {Language as L, ProgramKind as K};
-    let name = match (language, name) {
-        // For `go` these are sets of packages.
-        (L::Go, "all" | "cmd" | "std" | "tool") => format!("{name}-app"),
-        (_, name) => name.to_owned(),
+    let (language, kind) = (project.language, project.kind);
+    let name = match language {
+        L::Go => import_path(project),
+        L::Rust | L::C | L::JavaScript | L::Python => project.name.clone(),
     };
     let named = |text: &str| text.replace("NAME", &name);
     let files: &[(&str, &str)] = match (language, kind) {
@@ -50,6 +50,16 @@ pub(super) fn sources(language: Language, kind: ProgramKind, name: &str) -> Vec<
     files.chain([(".gitignore".to_owned(), products(language).to_owned())]).collect()
 }
 
+/// What the imports of a Go program begin with.
+fn import_path(project: &Project) -> String {
+    match (go_module(&project.folder), project.name.as_str()) {
+        (Some(path), _) => path,
+        // For `go` these are sets of packages.
+        (None, name @ ("all" | "cmd" | "std" | "tool")) => format!("{name}-app"),
+        (None, name) => name.to_owned(),
+    }
+}
+
 /// What its build makes, for `.gitignore`.
 fn products(language: Language) -> &'static str {
     match language {
@@ -72,7 +82,8 @@ pub(super) fn support(project: &Project) -> Vec<NewFile> {
     match (project.language, project.kind) {
         (L::Rust, _) | (L::Go | L::C, K::Command) => vec![],
         (L::Go, K::Http) => {
-            let text = include_str!("templates/go/wasihttp.go").replace("NAME", &project.name);
+            let text =
+                include_str!("templates/go/wasihttp.go").replace("NAME", &import_path(project));
             vec![("wasihttp/wasihttp.go".to_owned(), text)]
         }
         (L::C, K::Http) => {

@@ -13,6 +13,8 @@ use super::{
 pub(super) const COMPONENTIZE_JS: &str = "@bytecodealliance/componentize-js@0.23.0";
 pub(super) const COMPONENTIZE_PY: &str = "componentize-py==0.25.0";
 
+/// Writes what a build needs beside the sources, and the first ones.
+const INIT: &str = "margay init";
 /// The first Go that exports functions to the host.
 const GO_HTTP: u32 = 24;
 /// The first Go that compiles for WASI.
@@ -29,6 +31,11 @@ impl Project {
             Language::JavaScript => javascript(&self.folder),
             Language::Python => python(&self.folder),
         };
+        if let Some(problem) = &self.unclear {
+            steps.insert(0, format!("# {}", problem.hint()));
+        } else if !self.is_begun && !steps.iter().any(|step| step == INIT) {
+            steps.insert(0, INIT.to_owned());
+        }
         steps.push(self.build_command());
         steps
     }
@@ -57,9 +64,10 @@ impl Project {
 pub(crate) fn one_line(steps: &[String]) -> String {
     let (comments, commands): (Vec<_>, Vec<_>) =
         steps.iter().partition(|step| step.starts_with('#'));
-    let comments = comments.iter().map(|step| format!("{}; then: ", step.trim_start_matches("# ")));
-    let commands: Vec<_> = commands.into_iter().map(String::as_str).collect();
-    format!("{}{}", comments.collect::<String>(), commands.join(" && "))
+    let comments = comments.iter().map(|step| step.trim_start_matches("# ").to_owned());
+    let commands = commands.into_iter().map(String::as_str).collect::<Vec<_>>().join(" && ");
+    let commands = (!commands.is_empty()).then_some(commands);
+    comments.chain(commands).collect::<Vec<_>>().join("; then: ")
 }
 
 fn rust() -> Vec<String> {
@@ -134,7 +142,7 @@ fn javascript(folder: &Path) -> Vec<String> {
         steps.push("# install Node.js 20 or newer: https://nodejs.org".to_owned());
     }
     if !folder.join("build.mjs").is_file() {
-        steps.push("margay init".to_owned());
+        steps.push(INIT.to_owned());
     }
     if !folder.join("node_modules/@bytecodealliance/componentize-js").is_dir() {
         let package = fs::read_to_string(folder.join("package.json")).unwrap_or_default();
@@ -152,7 +160,7 @@ fn python(folder: &Path) -> Vec<String> {
         steps.push("# install Python 3.10 or newer: https://www.python.org".to_owned());
     }
     if !folder.join("wit").is_dir() {
-        steps.push("margay init".to_owned());
+        steps.push(INIT.to_owned());
     }
     if !folder.join(".venv/bin/componentize-py").is_file() {
         steps.push(venv());
@@ -185,6 +193,7 @@ mod tests {
             (&["b"][..], "b"),
             (&["a", "b"], "a && b"),
             (&["# install Go: URL", "b"], "install Go: URL; then: b"),
+            (&["# install Go: URL"], "install Go: URL"),
         ] {
             let steps: Vec<_> = steps.iter().map(|step| (*step).to_owned()).collect();
             assert_eq!(one_line(&steps), want);
