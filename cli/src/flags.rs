@@ -155,7 +155,8 @@ fn add(variables: &mut BTreeMap<String, String>, text: &str) -> anyhow::Result<(
         None => (text, std::env::var(text).ok()),
     };
     if format!("env:{name}").parse::<spec::Capability>().is_err() {
-        let start: String = name.chars().take(100).collect();
+        let named = if name.is_empty() { text } else { name };
+        let start: String = named.chars().take(100).collect();
         bail!(
             Advice::new(format!("`{start}` cannot name a variable"))
                 .hint("use letters, digits and `_`, as in -e NAME=VALUE")

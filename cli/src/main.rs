@@ -42,6 +42,7 @@ mod views; // tasks and images as lists and `inspect` show them
 mod platform; // the four processes of `margay up`
 mod rights; // what root becomes: users of servers, capabilities of an agent
 mod serve; // what each of them shares
+mod unfinished; // what a signal removes
 mod resolver; // the registry's client, plugged into the control plane
 
 mod verbs; // one file per verb

@@ -13,7 +13,7 @@ use crate::{
     docker::{self, Here, Row},
     failure::{self, Advice, USAGE_ERROR},
     nearest::nearest,
-    output,
+    output::{self, Paint},
 };
 
 /// Reads the arguments, or says what is wrong with them and returns the exit code.
@@ -119,8 +119,24 @@ fn is_number(text: &str) -> bool {
     text.parse::<i64>().is_ok()
 }
 
+/// What the standard library says of a number, and what it means.
+const OF_NUMBERS: [(&str, &str); 5] = [
+    ("invalid digit found in string", "use a whole number"),
+    ("cannot parse integer from empty string", "use a whole number"),
+    ("number too large to fit in target type", "the number is too large"),
+    ("number too small to fit in target type", "the number is too small"),
+    ("invalid float literal", "use a number"),
+];
+
 /// Prints what clap says. Help that was asked for is a result.
 fn print(error: &clap::Error) -> ExitCode {
+    let about_number = OF_NUMBERS.iter().find(|(words, _)| error.to_string().contains(words));
+    if let Some((words, meaning)) = about_number.filter(|_| error.use_stderr()) {
+        let text = error.render();
+        let text = if Paint::is_on_stderr() { text.ansi().to_string() } else { text.to_string() };
+        output::notice(format_args!("{}", text.trim_end().replace(words, meaning)));
+        return ExitCode::from(USAGE_ERROR);
+    }
     if let (Err(unwritable), false) = (error.print(), error.use_stderr()) {
         output::exit_unwritable(&unwritable);
     }

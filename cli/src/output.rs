@@ -239,6 +239,10 @@ impl Paint {
         Self(std::io::stderr().is_terminal() && colour_enabled())
     }
 
+    pub fn is_on_stderr() -> bool {
+        Self::on_stderr().0
+    }
+
     pub fn on_stdout() -> Self {
         Self(std::io::stdout().is_terminal() && colour_enabled())
     }

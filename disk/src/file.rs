@@ -64,6 +64,11 @@ impl NewFile {
         &self.file
     }
 
+    /// Where it is until it is committed.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Changes the mode, whatever the umask.
     ///
     /// # Errors

@@ -205,6 +205,19 @@ impl StartFailure {
         }
     }
 
+    /// What to try next.
+    pub fn hint(self) -> Option<&'static str> {
+        match self {
+            Self::NotFound => Some(
+                "name a program of the image, by its path where its `PATH` does not lead to it",
+            ),
+            Self::NotExecutable => Some(
+                "it has to be a program for this machine that may be executed: COPY --chmod=755",
+            ),
+            Self::Host => None,
+        }
+    }
+
     /// Of an OCI runtime's complaint about a program.
     pub fn of_runtime(complaint: &str) -> Self {
         let found = RUNTIME_WORDS.iter().find(|(words, _)| complaint.contains(words));

@@ -1,8 +1,9 @@
 //! Small files of JSON, with errors that name them.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use disk::Survives;
@@ -24,6 +25,22 @@ pub(crate) fn json<T: Serialize>(path: &Path, value: &T) -> Result<Vec<u8>> {
         .map_err(|error| Error::Damaged { path: path.to_owned(), why: error.to_string() })
 }
 
+/// Writers that began before a folder had another name leave one file each.
+const REMOVE_TRIES_MAX: u32 = 20;
+
+/// Removes a folder that has another name by now, and with which other processes may not be done.
+pub(crate) fn remove_all(folder: &Path) -> io::Result<()> {
+    for _ in 1..REMOVE_TRIES_MAX {
+        match fs::remove_dir_all(folder) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            removed => return removed,
+        }
+    }
+    fs::remove_dir_all(folder)
+}
+
 /// The bytes of `path`; `None` when there is no such file.
 pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     disk::read_optional(path, FILE_BYTES_MAX).map_err(Error::file("read", path))
@@ -42,7 +59,7 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
 pub(crate) fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(Error::file("list", folder)(error)),
     };
     let mut paths = Vec::new();

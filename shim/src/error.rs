@@ -171,7 +171,8 @@ impl Error {
             Self::User { .. } => {
                 "use a number, as in `-u 1000:1000`, or the image's own: `-u root`"
             }
-            Self::Start { .. } | Self::Config { .. } | Self::Io { .. } | Self::Protocol(_) => {
+            Self::Start { .. } => return self.failure().hint().map(str::to_owned),
+            Self::Config { .. } | Self::Io { .. } | Self::Protocol(_) => {
                 return None;
             }
         };

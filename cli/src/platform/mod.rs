@@ -204,6 +204,7 @@ impl Platform {
             server: advertised(&sockets.server)?,
             registry: advertised(&sockets.registry)?,
             ingress: sockets.ingress.local_addr()?,
+            ingress_tls: settings.front.certificate.paths().is_some(),
             peers: advertised(&sockets.peers)?,
             domain: settings.domain.clone(),
             processes: Vec::new(),

@@ -26,6 +26,9 @@ pub struct Record {
     pub registry: SocketAddr,
     /// Where requests come in.
     pub ingress: SocketAddr,
+    /// Whether they come in over TLS.
+    #[serde(default)]
+    pub ingress_tls: bool,
     /// Where the ingresses of other nodes connect.
     pub peers: SocketAddr,
     /// The end of the host names of services.
@@ -68,7 +71,11 @@ impl Record {
 
     /// The page of a host name at the ingress.
     pub fn url(&self, host: &str) -> String {
-        format!("http://{host}:{}", self.ingress.port())
+        let (scheme, usual) = if self.ingress_tls { ("https", 443) } else { ("http", 80) };
+        match self.ingress.port() {
+            port if port == usual => format!("{scheme}://{host}"),
+            port => format!("{scheme}://{host}:{port}"),
+        }
     }
 }
 

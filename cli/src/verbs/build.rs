@@ -20,6 +20,7 @@ use crate::{
     progress::Progress,
     serve::block_on,
     transfer::{self, Remote},
+    unfinished::Unfinished,
 };
 
 /// Build an image from a Dockerfile, a margay.toml or a .wasm file
@@ -206,7 +207,7 @@ struct Input {
     /// Standard input was a Dockerfile, with no files beside it.
     is_bare: bool,
     /// Removed at the end.
-    folder: Option<tempfile::TempDir>,
+    folder: Option<(tempfile::TempDir, Unfinished)>,
 }
 
 impl Input {
@@ -240,11 +241,17 @@ impl Input {
             return Ok(Self { context, file, is_bare: false, folder: None });
         }
         let folder = tempfile::tempdir().context("cannot make a folder for standard input")?;
+        let removed = Unfinished::new(folder.path())?;
         let inside = folder.path().join("context");
         fs::create_dir(&inside).context("cannot make a folder for standard input")?;
         if from_stdin && unpacked(&inside)? {
             let file = file.map(|file| inside.join(file));
-            return Ok(Self { context: inside, file, is_bare: false, folder: Some(folder) });
+            return Ok(Self {
+                context: inside,
+                file,
+                is_bare: false,
+                folder: Some((folder, removed)),
+            });
         }
         let path = folder.path().join("Dockerfile");
         let read = folder.path().join("stdin");
@@ -254,12 +261,12 @@ impl Input {
         }
         let context = if from_stdin { inside } else { context.to_owned() };
         let is_bare = from_stdin;
-        Ok(Self { context, file: Some(path), is_bare, folder: Some(folder) })
+        Ok(Self { context, file: Some(path), is_bare, folder: Some((folder, removed)) })
     }
 
     /// A fault of what came through standard input names that, and not the folder that holds it.
     fn explain(&self, error: anyhow::Error) -> anyhow::Error {
-        let Some(folder) = &self.folder else { return error };
+        let Some((folder, _)) = &self.folder else { return error };
         let advice = failure::about_stdin(&error, &folder.path().join("context"));
         let advice = match self.is_bare && advice.to_string().contains("in the build context `-`") {
             true => advice.hint(

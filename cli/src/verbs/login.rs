@@ -51,6 +51,11 @@ impl Args {
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         let user = match &self.username {
             Some(user) => user.clone(),
+            None if self.password.is_some() || self.password_stdin => bail!(
+                Advice::new("a password is given, and no user name")
+                    .hint(format!("name the user too: margay login -u NAME {}", self.registry))
+                    .code(USAGE_ERROR)
+            ),
             None => ask("Username: ")?,
         };
         let password = self.password(home, &user)?;

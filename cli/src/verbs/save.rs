@@ -12,6 +12,7 @@ use crate::{
     failure::{Advice, USAGE_ERROR},
     home::Home,
     images,
+    unfinished::Unfinished,
 };
 
 /// Write images to a file: a tar of an OCI layout, which `docker load` takes as well
@@ -80,6 +81,7 @@ fn write_whole(
     }
     let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
     let file = NewFile::create_public_in(folder.unwrap_or(Path::new("."))).with_context(named)?;
+    let _removed = Unfinished::new(file.path())?;
     if let Some(before) = before {
         file.file().set_permissions(before.permissions()).with_context(named)?;
     }

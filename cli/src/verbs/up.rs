@@ -59,7 +59,7 @@ fn introduce(record: &Record, home: &Home) {
         record.url(&format!("SERVICE.CLUSTER.{}", record.domain))
     ));
     line(format_args!(
-        "  control plane  {server}    a second node: margay token create, margay node join TOKEN"
+        "  control plane  {server}    a second node: margay node token, margay node join TOKEN"
     ));
     line(format_args!(
         "  password       of `{user}` at the registry: {}",

@@ -79,7 +79,7 @@ impl Args {
         })?;
         let running = running(&tasks);
         let late = match (&report.total, running.is_empty()) {
-            (Some(total), _) => format!("Counted until {}", ago(total.until, now())),
+            (Some(total), _) => format!("Counted until {}", ago(total.until, now()).to_lowercase()),
             (None, false) => "Nothing is counted yet".to_owned(),
             (None, true) => String::new(),
         };

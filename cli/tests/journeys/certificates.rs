@@ -69,6 +69,9 @@ fn a_certificate_in_files_is_served_by_ingress_and_registry_and_read_again() {
     let Some((chain, key)) = certificate(&stage, HOST) else { return };
     let up = Up::start_with(&stage, &["--tls-cert", &chain, "--tls-key", &key]);
     serve_cats(&stage, &up, 1);
+    let create = ["service", "create", "dogs", "--task", "cats:1", "--cluster", "allthecats"];
+    let created = stage.margay(create.iter().chain(&["--detach"]));
+    assert!(created.err.contains("Reach it at https://dogs.allthecats"), "{}", created.err);
     let ingress = up.ingress.clone();
     let page = || curl(&chain, HOST, &ingress, "/").starts_with("HTTP/1.1 200").then_some(());
     eventually("the page over TLS", page);

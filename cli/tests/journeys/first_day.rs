@@ -25,6 +25,14 @@ fn what_is_typed_for_docker_gets_the_next_step() {
         ("build --target third app", 1, "no stage `third`: the file has `first`, `second`", ""),
         ("run -m 64m --memory-swap -1 x", 2, "invalid value '-1' for '--memory-swap", ""),
         ("stop -t -1 x", 1, "no task is called `x`", "margay ps -a"),
+        ("ps -n x", 2, "invalid value 'x' for '--last <COUNT>': use a whole number", ""),
+        ("run -e =1 x", 2, "`=1` cannot name a variable", "NAME=VALUE"),
+        (
+            "login --password x localhost:1",
+            2,
+            "a password is given, and no user name",
+            "margay login -u NAME localhost:1",
+        ),
         ("stop -t soon x", 2, "for '--time <SECONDS>': give whole seconds, or -1 to wait", ""),
     ] {
         let err = stage.margay(line.split(' ')).fails(code);

@@ -45,8 +45,10 @@ mod inside; // a container of another engine
 mod homes; // homes that cannot be used
 mod planted; // files of a home that are something else
 mod first_day; // what is typed for Docker and means something else
+mod interrupted; // verbs that a signal ends in the middle
 mod bad_input; // what is refused, and with which message
 mod native; // Linux images
+mod pipelines; // Linux programs between others in a shell
 mod shares; // of one address, of a published port
 mod foreground; // a task that takes input from this terminal and others
 mod life; // create, start, restart, kill, wait, rename

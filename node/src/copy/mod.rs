@@ -343,7 +343,7 @@ fn local_source(path: &Path, options: CopyOptions) -> Result<(Given, FileKind)> 
     let given = Given::outside(text(path)?);
     let look = |source: io::Error| Error::File { verb: "find", path: path.to_owned(), source };
     let stat = Source::Host(&trimmed(path)).stat(options.link(&given)).map_err(look)?;
-    let stat = stat.ok_or_else(|| look(io::ErrorKind::NotFound.into()))?;
+    let stat = stat.ok_or_else(|| look(rustix::io::Errno::NOENT.into()))?;
     must_be_copied(&given, stat.kind, &given.path)?;
     Ok((given, stat.kind))
 }

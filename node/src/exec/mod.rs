@@ -239,7 +239,11 @@ fn wait_until_started(name: &str, socket: &OwnedFd, time_max: Duration) -> Resul
         Ok(Some((Answer::Refused { failure, message, hint }, _))) => Err(Error::Start {
             task: name.to_owned(),
             why: message,
-            hint,
+            hint: hint.or_else(|| match failure {
+                StartFailure::NotFound => failure.hint().map(str::to_owned),
+                // Of a working directory as well.
+                StartFailure::NotExecutable | StartFailure::Host => None,
+            }),
             exit_code: failure.exit_code(),
         }),
         Ok(Some((other @ (Answer::Exited(_) | Answer::Found(_) | Answer::Copied(_)), _))) => {

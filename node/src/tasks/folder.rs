@@ -269,8 +269,15 @@ impl TaskFolder {
     }
 
     /// How it is to be stopped, for the supervisor to read. Written before that is asked.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchTask`] when it was removed meanwhile.
     pub(crate) fn ask_stop(&self, stop: Stop) -> Result<()> {
-        files::write_json(&self.path.join(STOP), &stop, Survives::Crash)
+        let asked = files::write_json(&self.path.join(STOP), &stop, Survives::Crash);
+        asked.map_err(|error| match self.path.exists() {
+            true => error,
+            false => Error::NoSuchTask(self.record.name.clone()),
+        })
     }
 
     /// What was written last.
@@ -407,7 +414,7 @@ impl Owned {
         tell(path, &folder.record, "destroy", |event| event);
         drop(lock);
         wait_for_readers(&hidden);
-        fs::remove_dir_all(&hidden).map_err(Error::file("remove", &hidden))
+        files::remove_all(&hidden).map_err(Error::file("remove", &hidden))
     }
 }
 

@@ -133,7 +133,10 @@ fn run(assignment: &Assignment, command: &mut Command) -> Result<(), Error> {
     }
     let program = assignment.args.first().cloned().unwrap_or_default();
     match last_error(&assignment.folder) {
-        Some(why) => Err(Error::Start { program, why, outdated: runtime.warning() }),
+        Some(why) => {
+            let why = about_program(&why, &program).to_owned();
+            Err(Error::Start { program, why, outdated: runtime.warning() })
+        }
         None => Err(wrong(format!("failed without an error message ({status})"))),
     }
 }
@@ -161,6 +164,12 @@ fn last_error(folder: &Path) -> Option<String> {
     let last = text.lines().filter_map(message).next_back();
     last.or_else(|| text.lines().next_back().map(str::to_owned))
         .map(|text| text.chars().take(RUNTIME_ERROR_CHARS_MAX).collect())
+}
+
+/// What a runtime says of the program, without the steps of its own that lead to it.
+fn about_program<'a>(why: &'a str, program: &str) -> &'a str {
+    let named = format!("exec: {program:?}: ");
+    why.split_once(&named).map_or(why, |(_, about)| about)
 }
 
 fn log_file(folder: &Path) -> PathBuf {
@@ -216,6 +225,19 @@ mod tests {
         ] {
             std::fs::write(log_file(folder.path()), text).unwrap();
             assert_eq!(last_error(folder.path()).as_deref(), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_runtime_is_quoted_on_the_program_alone() {
+        let runc =
+            "runc run failed: unable to start container process: exec: \"a b\": permission denied";
+        for (why, program, want) in [
+            (runc, "a b", "permission denied"),
+            (runc, "other", runc),
+            ("no such cgroup", "a b", "no such cgroup"),
+        ] {
+            assert_eq!(about_program(why, program), want, "{program}: {why}");
         }
     }
 }

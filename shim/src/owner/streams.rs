@@ -28,7 +28,8 @@ pub(crate) struct ChildEnds {
 
 /// A container's streams on their way through the shim: input from the supervisor's descriptor,
 /// output to the log and to the supervisor's descriptors. A slow reader slows the container and
-/// nothing else; a reader that is gone is dropped.
+/// nothing else. When nothing more can be written, the container's pipe ends as well, as in a
+/// pipeline of programs: `margay run IMAGE yes | head -1` ends, and a full disk is no success.
 pub(crate) struct Streams {
     outputs: [Option<Output>; 2],
     input: Option<Input>,
@@ -40,6 +41,8 @@ struct Output {
     source: LogSource,
     /// The supervisor's: see [`reopened`].
     to: Option<File>,
+    /// Why nothing more is read from the container.
+    broken: Option<ErrorKind>,
     pending: Vec<u8>,
     watched: Watched,
 }
@@ -137,7 +140,7 @@ impl Streams {
 
     /// Moves what can be moved. True when more can be moved at once.
     pub(crate) fn pump(&mut self, poller: &Poller) -> bool {
-        let mut more = false;
+        let (mut more, mut lost) = (false, None);
         for (index, slot) in self.outputs.iter_mut().enumerate() {
             if let Some(output) = slot {
                 match output.pump(self.log.as_mut()) {
@@ -145,10 +148,15 @@ impl Streams {
                     Progress::More => more = true,
                     Progress::Finished => {
                         output.watch(poller, index as u32, Watched::Nothing);
+                        lost = lost.or(output.broken.filter(|why| *why != ErrorKind::BrokenPipe));
                         *slot = None;
                     }
                 }
             }
+        }
+        if let Some(why) = lost {
+            self.say(&format!("margay: output was lost: {why}"));
+            more = true;
         }
         if let Some(input) = &mut self.input {
             match input.pump() {
@@ -175,7 +183,8 @@ impl Output {
     fn new(from: OwnedFd, source: LogSource, to: Option<OwnedFd>) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&from, true)?;
         let to = to.map(|to| reopened(to, OFlags::WRONLY).into());
-        Ok(Self { from: from.into(), source, to, pending: Vec::new(), watched: Watched::Nothing })
+        let (pending, watched) = (Vec::new(), Watched::Nothing);
+        Ok(Self { from: from.into(), source, to, broken: None, pending, watched })
     }
 
     fn pump(&mut self, mut log: Option<&mut Log>) -> Progress {
@@ -183,6 +192,12 @@ impl Output {
         for _ in 0..STREAM_ROUNDS_MAX {
             if !self.deliver() {
                 return Progress::Blocked(Watched::To);
+            }
+            if self.broken.is_some() {
+                if let Some(log) = log {
+                    let _ = log.close(self.source);
+                }
+                return Progress::Finished;
             }
             match self.from.read(&mut buffer) {
                 Ok(n) if n > 0 => {
@@ -220,7 +235,8 @@ impl Output {
                 Ok(n) => done += n,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => {
+                Err(error) => {
+                    self.broken = (!isatty(&self.from)).then(|| error.kind());
                     self.to = None;
                     self.pending = Vec::new();
                     return true;
