@@ -201,20 +201,19 @@ impl Error {
                 "check the spelling, and log in if the repository is private: margay login"
                     .to_owned()
             }
-            Self::Denied { message, .. } if message.starts_with("the quota of") => {
-                "delete what is not needed, or ask the operator of the registry: \
-                 margay registry quota ls"
-                    .to_owned()
-            }
-            Self::Denied { .. } => {
-                "a user owns the repositories USER/…; others may only read public ones".to_owned()
-            }
+            Self::Denied { message, .. } => hint_of_denial(message).to_owned(),
             Self::WrongDigest { .. } | Self::WrongSize { .. } => {
                 "nothing was stored; the operator of the registry should check its disk".to_owned()
             }
             Self::Protocol { .. } => "check host and port".to_owned(),
             Self::RegistryThere { path } => {
                 format!("stop it, and move it away: mv {0} {0}.old", path.display())
+            }
+            Self::ErrorResponse { status, message, .. }
+                if *status == StatusCode::METHOD_NOT_ALLOWED && message.contains("read-only") =>
+            {
+                "pulling still works; its operator ends that: margay registry read-only off"
+                    .to_owned()
             }
             Self::TooManyRequests { .. }
             | Self::ErrorResponse { .. }
@@ -249,5 +248,13 @@ impl Error {
             Self::ErrorResponse { status, .. } => matches!(status.as_u16(), 500 | 502 | 503 | 504),
             _ => false,
         }
+    }
+}
+
+fn hint_of_denial(message: &str) -> &'static str {
+    if message.starts_with("the quota of") {
+        "delete what is not needed, or ask the operator of the registry: margay registry quota ls"
+    } else {
+        "a user owns the repositories USER/…; others may only read public ones"
     }
 }
