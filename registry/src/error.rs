@@ -209,14 +209,10 @@ impl Error {
             Self::RegistryThere { path } => {
                 format!("stop it, and move it away: mv {0} {0}.old", path.display())
             }
-            Self::ErrorResponse { status, message, .. }
-                if *status == StatusCode::METHOD_NOT_ALLOWED && message.contains("read-only") =>
-            {
-                "pulling still works; its operator ends that: margay registry read-only off"
-                    .to_owned()
+            Self::ErrorResponse { status, message, .. } => {
+                return hint_of_response(*status, message).map(str::to_owned);
             }
             Self::TooManyRequests { .. }
-            | Self::ErrorResponse { .. }
             | Self::ForeignRealm { .. }
             | Self::Manifest { .. }
             | Self::Source { .. }
@@ -257,4 +253,10 @@ fn hint_of_denial(message: &str) -> &'static str {
     } else {
         "a user owns the repositories USER/…; others may only read public ones"
     }
+}
+
+fn hint_of_response(status: StatusCode, message: &str) -> Option<&'static str> {
+    let is_read_only = status == StatusCode::METHOD_NOT_ALLOWED && message.contains("read-only");
+    is_read_only
+        .then_some("pulling still works; its operator ends that: margay registry read-only off")
 }
