@@ -237,7 +237,8 @@ impl Platform {
         self.start_process("server")?;
         let client = Client::unix(self.home.server_socket());
         let registry = registry_client(&self.home, &self.record)?;
-        self.wait_until("the control plane", || async { client.health().await.is_ok() }).await?;
+        let health = || async { Ok(client.health().await.map(drop)?) };
+        self.wait_until("the control plane", health).await?;
         let name = self.record.registry_name();
         self.wait_until("the registry", || async { answers(&registry, &name).await }).await?;
         self.create_first_user().await?;
@@ -254,13 +255,13 @@ impl Platform {
     }
 
     /// Polls until `ready`. A process that exits meanwhile has printed why, and ends the wait.
-    async fn wait_until<F: Future<Output = bool>>(
+    async fn wait_until<F: Future<Output = anyhow::Result<()>>>(
         &mut self,
         what: &str,
         mut ready: impl FnMut() -> F,
     ) -> anyhow::Result<()> {
         let deadline = Instant::now() + START_TIME_MAX;
-        while !ready().await {
+        while let Err(error) = ready().await {
             if let Some(dead) = self.supervisor.exited_process() {
                 bail!(
                     Advice::new(format!("the {dead} exited during start-up"))
@@ -268,7 +269,9 @@ impl Platform {
                 );
             }
             let seconds = START_TIME_MAX.as_secs();
-            ensure!(Instant::now() <= deadline, "{what} did not answer within {seconds} s");
+            if Instant::now() > deadline {
+                return Err(error.context(format!("{what} did not answer within {seconds} s")));
+            }
             tokio::time::sleep(POLL_EVERY).await;
         }
         Ok(())
@@ -433,17 +436,19 @@ fn registry_client(home: &Home, record: &Record) -> anyhow::Result<registry::Cli
     }))
 }
 
-async fn answers(client: &registry::Client, registry: &str) -> bool {
+async fn answers(client: &registry::Client, registry: &str) -> anyhow::Result<()> {
     match client.check(registry).await {
         // It may want a login, but it is there.
-        Ok(()) | Err(registry::Error::LoginNeeded { .. }) => true,
-        Err(_) => false,
+        Ok(()) | Err(registry::Error::LoginNeeded { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 
-async fn is_ready(client: &Client) -> bool {
-    let nodes = client.nodes().await.unwrap_or_default();
-    nodes.iter().any(|node| node.status.condition == NodeCondition::Ready)
+async fn is_ready(client: &Client) -> anyhow::Result<()> {
+    let nodes = client.nodes().await?;
+    let ready = nodes.iter().any(|node| node.status.condition == NodeCondition::Ready);
+    ensure!(ready, "it has not reported yet");
+    Ok(())
 }
 
 #[cfg(test)]
