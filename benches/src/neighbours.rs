@@ -49,22 +49,50 @@ pub fn run(margay: &Margay) -> Result<()> {
         let p99 = format!("{:.1} ms", times.quantile(0.99));
         [title.to_owned(), times.show("ms"), p99]
     };
-    let rows = [row("alone", &alone), row("beside every hog of another tenant", &beside)];
+    let rows = [
+        row("alone", &alone.platform),
+        row("beside every hog of another tenant", &beside.platform),
+        row("alone, with what the client waited for a processor", &alone.all),
+        row("beside every hog, with that", &beside.all),
+    ];
     measure::table(["a service of the pool", "median (min to max)", "p99"], &rows);
-    println!("\np99: {:.2} times", beside.quantile(0.99) / alone.quantile(0.99));
+    let ratio = |beside: &Samples, alone: &Samples| beside.quantile(0.99) / alone.quantile(0.99);
+    println!(
+        "\np99: {:.2} times; {:.2} times with what the client waited for a processor",
+        ratio(&beside.platform, &alone.platform),
+        ratio(&beside.all, &alone.all)
+    );
     Ok(())
 }
 
-fn times(url: &str) -> Result<Samples> {
-    let mut times = Samples::default();
+/// The time of each request.
+#[derive(Default)]
+struct Times {
+    all: Samples,
+    /// Less what the client itself waited for a processor, which the hogs of this machine take from
+    /// it and not from a client on another one.
+    platform: Samples,
+}
+
+fn times(url: &str) -> Result<Times> {
+    let mut times = Times::default();
     for _ in 0..REQUESTS {
-        let start = Instant::now();
+        let (start, waited) = (Instant::now(), waited_here()?);
         let status = load::get(url)?;
+        let took = start.elapsed();
         ensure!(status == 200, "{url} answered {status}");
-        times.push_time(start.elapsed());
+        times.all.push_time(took);
+        times.platform.push_time(took.saturating_sub(waited_here()?.saturating_sub(waited)));
         std::thread::sleep(PAUSE);
     }
     Ok(times)
+}
+
+/// How long this thread was ready to run and did not.
+fn waited_here() -> Result<Duration> {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat")?;
+    let waited = stat.split_whitespace().nth(1).context("no time in a queue")?;
+    Ok(Duration::from_nanos(waited.parse()?))
 }
 
 /// Ends its threads when it is dropped; its tasks end with the platform.
