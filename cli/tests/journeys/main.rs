@@ -25,6 +25,7 @@ mod audit; // what was done on a platform
 mod credentials; // control plane and registry: made, used, rotated, removed
 mod up; // a platform for a journey
 mod platform; // up, cluster, task, service, ingress, and processes that are killed
+mod descriptors; // which files each process has open, and why
 mod down; // the end of a platform, by another command
 mod rollouts; // another revision under load, and replicas that freeze
 mod traffic; // requests that go over to another revision in shares
