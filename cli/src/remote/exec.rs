@@ -1,10 +1,13 @@
-use std::{io::Read as _, process::ExitCode, thread};
+use std::{io::Read as _, process::ExitCode, thread, time::Duration};
 
 use anyhow::bail;
 use net::FrameSender;
 use orchestrator::Client;
 use spec::{ContainerName, ExecProgram, Frame, LogSource, StreamEnd, TaskId, TerminalSize};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::timeout,
+};
 
 use super::no_word;
 use crate::{
@@ -12,6 +15,10 @@ use crate::{
     terminal::RawTerminal,
 };
 
+/// For a signal to get on its way: what a program does not read fills every buffer before it.
+const SIGNAL_TIME_MAX: Duration = Duration::from_secs(2);
+/// The last of so many ends this process, as Docker's client does.
+const SIGNALS_MAX: u32 = 3;
 /// Bytes of our input that travel together.
 const CHUNK_BYTES: usize = 32 << 10;
 
@@ -35,7 +42,9 @@ pub async fn exec(
     }
     let end = tokio::select! {
         end = print(&mut stream) => end,
-        () = pass_signals(&sender) => Ok(StreamEnd::default()),
+        number = pass_signals(&sender) => {
+            Ok(StreamEnd { exit_code: Some(128 + number), fault: None })
+        }
     };
     drop(raw);
     let end = end?;
@@ -87,8 +96,9 @@ fn send_input(to: &FrameSender) {
     }
 }
 
-/// Signals to this process are for the program; and its terminal has the size of ours.
-async fn pass_signals(to: &FrameSender) {
+/// Signals to this process are for the program; and its terminal has the size of ours. The signal
+/// that ends this process, because the program gets it no more: with its client it ends as well.
+async fn pass_signals(to: &FrameSender) -> u8 {
     use SignalKind as K;
     let listen = || -> std::io::Result<_> {
         Ok((signal(K::interrupt())?, signal(K::terminate())?, signal(K::window_change())?))
@@ -96,6 +106,7 @@ async fn pass_signals(to: &FrameSender) {
     let Ok((mut interrupt, mut terminate, mut resized)) = listen() else {
         return std::future::pending().await;
     };
+    let mut passed = 0;
     loop {
         let frame = tokio::select! {
             _ = interrupt.recv() => Frame::Signal(K::interrupt().as_raw_value() as u8),
@@ -105,8 +116,15 @@ async fn pass_signals(to: &FrameSender) {
                 None => continue,
             },
         };
-        if to.send(&frame).await.is_err() {
+        let sent = timeout(SIGNAL_TIME_MAX, to.send(&frame)).await;
+        if let Ok(Err(_)) = sent {
             return std::future::pending().await; // the other side says why
+        }
+        if let Frame::Signal(number) = frame {
+            passed += 1;
+            if sent.is_err() || passed == SIGNALS_MAX {
+                return number;
+            }
         }
     }
 }

@@ -215,8 +215,8 @@ fn copies_on_two_nodes_are_followed_and_joined_and_a_lost_node_is_told() {
     };
     eventually("the program runs", || (runs() == 1).then_some(()));
     std::thread::sleep(std::time::Duration::from_secs(1)); // until every buffer on the way is full
-    sleeper.kill().expect("it runs");
-    sleeper.wait().expect("it ends");
+    signal(sleeper.id().cast_signed(), "INT");
+    assert_eq!(sleeper.wait().expect("it ends").code(), Some(130));
     eventually("its program has ended", || (runs() == 0).then_some(()));
 
     let mut following = far.command(&["logs", "-f", "--tail", "0", &there]);
