@@ -3,7 +3,7 @@
 
 use spec::{
     ClusterName, ContainerStatus, DeploymentState, Explanation, ExplanationCause, LaunchType,
-    NodeCondition, NodeStatus, Service, TaskPhase, Timestamp,
+    NodeCondition, NodeId, NodeStatus, Service, TaskPhase, Timestamp,
 };
 
 use super::{
@@ -20,6 +20,10 @@ use crate::state::{
 /// Copies that are explained one by one: others have the same reasons.
 const COPIES_SHOWN: usize = 5;
 
+/// Which nodes are told of. A tenant sees its own: what is left of one of the pool says what others
+/// run.
+pub(crate) type Sees<'a> = &'a dyn Fn(&NodeId) -> bool;
+
 fn because(why: impl Into<String>, change: Option<String>) -> ExplanationCause {
     ExplanationCause { why: why.into(), change }
 }
@@ -30,12 +34,13 @@ pub(crate) fn service(
     (key, record): (&ServiceKey, &ServiceRecord),
     shown: &Service,
     waiting: Option<&Waiting>,
+    sees: Sees<'_>,
 ) -> Explanation {
     let (_, cluster, name) = key;
     let ready = shown.status.ready;
     let count = shown.status.desired.unwrap_or(shown.spec.count);
     let at = format!("{name} --cluster {cluster}");
-    let mut causes: Vec<_> = waiting.into_iter().flat_map(waits).collect();
+    let mut causes: Vec<_> = waiting.into_iter().flat_map(|why| waits(why, sees)).collect();
     if record.rollout.paused {
         let resume = format!("margay service rollout resume {at}");
         causes.push(because("its rollout is paused: no further copy changes", Some(resume)));
@@ -85,7 +90,12 @@ pub(crate) fn service(
 }
 
 /// Why a task is in its phase.
-pub(crate) fn task(model: &Model, record: &TaskRecord, waiting: Option<&Waiting>) -> Explanation {
+pub(crate) fn task(
+    model: &Model,
+    record: &TaskRecord,
+    waiting: Option<&Waiting>,
+    sees: Sees<'_>,
+) -> Explanation {
     let phase = match record.task.status.phase {
         TaskPhase::Pending => "it waits for a node",
         TaskPhase::Starting => "it is starting",
@@ -97,7 +107,7 @@ pub(crate) fn task(model: &Model, record: &TaskRecord, waiting: Option<&Waiting>
     };
     let node = record.task.spec.node.as_ref();
     let on = node.map_or(String::new(), |node| format!(", on node `{node}`"));
-    let mut causes: Vec<_> = waiting.into_iter().flat_map(waits).collect();
+    let mut causes: Vec<_> = waiting.into_iter().flat_map(|why| waits(why, sees)).collect();
     causes.extend(of_task(model, record));
     if causes.is_empty() {
         causes.push(because("it is as it was requested", None));
@@ -182,13 +192,14 @@ fn signal(code: i32) -> String {
 }
 
 /// Why something waits: the sentence of the plan, and each node that lacks something.
-fn waits(waiting: &Waiting) -> Vec<ExplanationCause> {
+fn waits(waiting: &Waiting, sees: Sees<'_>) -> Vec<ExplanationCause> {
     let mut causes = vec![because(waiting.to_string(), waiting.change())];
     let (Waiting::Unplaceable(why) | Waiting::NoCapacityBeside(why)) = waiting else {
         return causes;
     };
     if let Unplaceable::NoFit { nodes, .. } = why {
-        causes.extend(nodes.iter().map(|(node, lack)| {
+        let told = nodes.iter().filter(|(node, _)| sees(node));
+        causes.extend(told.map(|(node, lack)| {
             let change = match lack {
                 Lack::Drained => Some(format!("margay node drain --undo {node}")),
                 Lack::Cordoned => Some(format!("margay node uncordon {node}")),
@@ -358,7 +369,7 @@ mod tests {
     use std::sync::Arc;
 
     use serde_json::json;
-    use spec::{NodeId, Task, VolumeName};
+    use spec::{Task, VolumeName};
 
     use super::*;
     use crate::{plan::reason::Demand, state::records::Stored};
@@ -432,7 +443,8 @@ mod tests {
                  `cats-1`: node `n1` was removed -> margay explain node n1",
             ),
         ] {
-            assert_eq!(told(&task(&Model::default(), &record(status), None)), want);
+            let all = &|_: &NodeId| true;
+            assert_eq!(told(&task(&Model::default(), &record(status), None, all)), want);
         }
     }
 
@@ -450,9 +462,14 @@ mod tests {
         let volume: VolumeName = "book".parse().unwrap();
         let left = Lack::Resources { cpu_millis: 100, memory_bytes: 32 << 20 };
         let nodes = vec![(node("n1"), Lack::Drained), (node("n2"), left)];
+        let no_fit = Waiting::Unplaceable(Unplaceable::NoFit { demand, nodes });
+        // Of a node that the tenant does not see, nothing is told.
+        let seen = waits(&no_fit, &|node| node.as_str() == "n1");
+        let names = |cause: &ExplanationCause| cause.why.contains("`n2`");
+        assert!(seen.len() == 2 && !seen.iter().any(names), "{seen:?}");
         for (waiting, want) in [
             (
-                Waiting::Unplaceable(Unplaceable::NoFit { demand, nodes }),
+                no_fit,
                 "no node has 0.25 CPUs and 64MiB of memory left -> add a node: margay node token\n\
                  node `n1` is drained -> margay node drain --undo n1\n\
                  node `n2` has 0.1 CPUs and 32MiB left",
@@ -471,7 +488,7 @@ mod tests {
                  margay secret create key FILE",
             ),
         ] {
-            let causes = waits(&waiting);
+            let causes = waits(&waiting, &|_| true);
             let explanation = Explanation { subject: String::new(), state: String::new(), causes };
             assert_eq!(told(&explanation).strip_prefix(": \n").unwrap(), want);
         }

@@ -27,7 +27,9 @@ async fn of_service(call: &Call, key: &ServiceKey) -> Result<(u32, Explanation),
     let shown = services::shown_alone(call, stored.value.clone())?;
     let waiting = call.api.reconciler.waiting(&Subject::Service(key.clone()));
     let model = call.state().model();
-    let explanation = explain::service(&model, (key, &stored.value), &shown, waiting.as_ref());
+    let sees = |id: &NodeId| nodes::sees(call, &model, id);
+    let (service, waiting) = ((key, &stored.value), waiting.as_ref());
+    let explanation = explain::service(&model, service, &shown, waiting, &sees);
     Ok((shown.status.ready, explanation))
 }
 
@@ -40,7 +42,9 @@ pub(crate) async fn task(call: Call) -> Result<Reply, ApiError> {
     if waiting.is_some() {
         record.task.status.reason = None; // it is the same
     }
-    Reply::ok(&explain::task(&call.state().model(), &record, waiting.as_ref()))
+    let model = call.state().model();
+    let sees = |id: &NodeId| nodes::sees(&call, &model, id);
+    Reply::ok(&explain::task(&model, &record, waiting.as_ref(), &sees))
 }
 
 pub(crate) async fn node(call: Call) -> Result<Reply, ApiError> {

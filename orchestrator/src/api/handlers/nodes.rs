@@ -11,7 +11,9 @@ use crate::{
     },
     limits::{DRAIN_DEADLINE_MAX, NODE_LABELS_MAX, NODE_TAINTS_MAX, WRITE_TRIES_MAX},
     state::{
-        keys, now,
+        keys,
+        model::Model,
+        now,
         objects::Volume,
         records::{DefinitionRecord, Guarded, NodeRecord, POOL_LABEL, Stored},
     },
@@ -38,6 +40,11 @@ fn is_visible(call: &Call, node: &NodeRecord) -> bool {
         }
         Principal::Unauthenticated | Principal::Node { .. } => false,
     }
+}
+
+/// Whether the caller is told of this node.
+pub(super) fn sees(call: &Call, model: &Model, id: &NodeId) -> bool {
+    model.nodes.get(id).is_some_and(|node| is_visible(call, node))
 }
 
 pub(super) async fn find(call: &Call, id: &NodeId) -> Result<Stored<NodeRecord>, ApiError> {
