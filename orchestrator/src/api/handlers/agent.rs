@@ -286,31 +286,6 @@ fn clip(status: &mut TaskStatus) {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_node_says_of_a_task_is_one_short_line() {
-        let long = "é".repeat(REASON_BYTES_MAX);
-        for (said, want) in [
-            ("no memory", "no memory".to_owned()),
-            ("a\n    to change it: b\u{1b}[2J", "a     to change it: b [2J".to_owned()),
-            (&long, format!("{}…", "é".repeat(REASON_BYTES_MAX / 2))),
-        ] {
-            let mut status = TaskStatus {
-                phase: TaskPhase::Stopped,
-                reason: Some(said.to_owned()),
-                ready: None,
-                host: None,
-                containers: Vec::new(),
-            };
-            clip(&mut status);
-            assert_eq!(status.reason, Some(want), "{said:.20}");
-        }
-    }
-}
-
 /// Whether the model says otherwise. It may be behind; then [`note`] looks again.
 fn differs(state: &State, node: &NodeId, task: &ReportedTask) -> bool {
     let model = state.model();
@@ -369,4 +344,29 @@ async fn note(state: &State, node: &NodeId, task: &ReportedTask) -> Result<(), s
         }
     }
     Ok(()) // the next report repeats it
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_node_says_of_a_task_is_one_short_line() {
+        let long = "é".repeat(REASON_BYTES_MAX);
+        for (said, want) in [
+            ("no memory", "no memory".to_owned()),
+            ("a\n    to change it: b\u{1b}[2J", "a     to change it: b [2J".to_owned()),
+            (&long, format!("{}…", "é".repeat(REASON_BYTES_MAX / 2))),
+        ] {
+            let mut status = TaskStatus {
+                phase: TaskPhase::Stopped,
+                reason: Some(said.to_owned()),
+                ready: None,
+                host: None,
+                containers: Vec::new(),
+            };
+            clip(&mut status);
+            assert_eq!(status.reason, Some(want), "{said:.20}");
+        }
+    }
 }
