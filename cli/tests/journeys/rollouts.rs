@@ -294,6 +294,45 @@ fn a_frozen_replica_is_left_out_within_two_seconds_and_comes_back() {
     stage.is_empty();
 }
 
+#[test]
+fn a_frozen_replica_or_node_elsewhere_is_left_out_within_two_seconds() {
+    let (stage, other) = (Stage::new(), Stage::new());
+    let up = Up::start(&stage);
+    let token = stage.margay(["node", "token"]).ok();
+    let mut node = other.start(["node", "join", token.trim(), "--name", "second"]);
+    assert_eq!(node.line(), "second");
+    serve_web(&stage, &up, 2);
+    let worker = || {
+        let workers = other.processes().into_iter().filter(|(_, line)| line.contains(" worker"));
+        workers.map(|(pid, _)| pid).find(|pid| serves(*pid))
+    };
+    let worker = eventually("a copy runs on the second node", worker);
+    let clients = Clients::of(&up, WEB);
+    clients.served_more(50);
+    let everything = || other.processes().into_iter().map(|(pid, _)| pid).collect::<Vec<_>>();
+    for frozen in [vec![worker], everything()] {
+        frozen.iter().for_each(|pid| signal(*pid, "STOP"));
+        std::thread::sleep(Duration::from_secs(2));
+        let mut connection = None;
+        for _ in 0..20 {
+            let began = Instant::now();
+            let status = ask(&mut connection, &up.ingress, WEB, "").expect("an answer");
+            let took = began.elapsed();
+            assert!(status == 200 && took < Duration::from_secs(1), "{status} after {took:?}");
+        }
+        frozen.iter().for_each(|pid| signal(*pid, "CONT"));
+        clients.served_more(200);
+    }
+    clients.end();
+    for (pid, _) in other.processes() {
+        signal(pid, "KILL");
+    }
+    drop(node);
+    up.end();
+    stage.is_empty();
+    other.is_empty();
+}
+
 /// Whether a worker has a guest: a spare one has no socket of a task.
 fn serves(pid: i32) -> bool {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);

@@ -36,15 +36,17 @@ impl Answering {
         self.ejected.load(Ordering::Relaxed)
     }
 
-    /// It has begun a response. Returns whether it was ejected until now.
-    pub fn answered(&self) -> bool {
+    /// It has begun a response.
+    pub fn answered(&self) {
         self.see();
-        self.ejected.swap(false, Ordering::Relaxed)
+        self.ejected.store(false, Ordering::Relaxed);
     }
 
-    pub fn eject(&self) {
-        self.ejected.store(true, Ordering::Relaxed);
+    /// Returns whether it was in until now.
+    pub fn eject(&self) -> bool {
+        let was_in = !self.ejected.swap(true, Ordering::Relaxed);
         self.changed.notify_waiters();
+        was_in
     }
 
     pub fn see(&self) {

@@ -59,7 +59,7 @@ pub(super) async fn keep(routes: &Routes, file: Option<File>) {
 }
 
 /// What is under way is taken to have been so since the last look.
-fn sample(replicas: &[Replica], millis: u64) {
+fn sample(replicas: &[Arc<Replica>], millis: u64) {
     for replica in replicas {
         let in_flight = replica.in_flight.load(Ordering::Relaxed) as u64;
         replica.counts.under_way(in_flight, millis);

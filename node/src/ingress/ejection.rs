@@ -1,21 +1,24 @@
 //! Replicas that do not answer are left out until they do. A request that waits raises the
 //! suspicion; a probe that no guest sees tells a replica that is slow from one that is frozen or
-//! cut off.
+//! cut off. Where another ingress leads to the replica it carries the probe on, so that a frozen
+//! replica and a frozen node are told apart.
 
 use std::{
+    future::pending,
     io,
     sync::{Arc, Weak},
 };
 
 use runtime::AddressRules;
-use spec::Protocol;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     answering::Answering,
-    limits::{PROBE_AGAIN_EVERY, PROBE_TIME_MAX, SILENT_TIME_MAX},
-    table::{Replica, Target},
-    upstream::Upstream,
+    limits::{
+        ANSWERED_JUST_NOW, HOP_PROBE_TIME_MAX, PROBE_AGAIN_EVERY, PROBE_TIME_MAX, SILENT_TIME_MAX,
+    },
+    table::Replica,
+    upstream::{Answer, Probed, Upstream},
 };
 
 /// Ready when `replica` is ejected. While a request waits for it, it is probed whenever it has
@@ -24,7 +27,8 @@ pub(super) async fn ejected(replica: &Replica, upstream: &Arc<Upstream>, address
     let (answering, waited) = (&replica.answering, Instant::now());
     loop {
         let changed = answering.changed.notified();
-        if answering.is_ejected() {
+        let ingress_changed = replica.ingress.as_ref().map(|ingress| ingress.changed.notified());
+        if replica.is_ejected() {
             return;
         }
         let silent = answering.silent_for().min(waited.elapsed());
@@ -33,44 +37,92 @@ pub(super) async fn ejected(replica: &Replica, upstream: &Arc<Upstream>, address
             (false, _) => left,
             (true, Err(_)) => PROBE_TIME_MAX, // another request has it probed
             (true, Ok(_probing)) => {
-                let answered = probe(upstream, &replica.target, replica.protocol, addresses).await;
-                answering.see();
-                if let Err(error) = answered {
-                    eject(replica, upstream, addresses, &error);
-                    return;
-                }
+                probe_and_judge(replica, upstream, addresses).await;
                 continue;
+            }
+        };
+        let ingress_changed = async {
+            match ingress_changed {
+                Some(changed) => changed.await,
+                None => pending().await,
             }
         };
         tokio::select! {
             () = changed => {}
+            () = ingress_changed => {}
             () = sleep(pause) => {}
         }
     }
 }
 
-fn eject(replica: &Replica, upstream: &Arc<Upstream>, addresses: &AddressRules, error: &io::Error) {
-    let target = replica.target.clone();
-    tracing::warn!(?target, %error, "a replica does not answer and is left out");
-    replica.answering.eject();
-    let known = Arc::downgrade(&replica.answering);
-    let probed = (target, replica.protocol);
+/// Whether a replica on this node answers, for another ingress that waits for it.
+pub(super) async fn answers(
+    replica: &Replica,
+    upstream: &Arc<Upstream>,
+    addresses: &AddressRules,
+) -> bool {
+    let is_heard = || replica.answering.silent_for() < ANSWERED_JUST_NOW;
+    let judged = async {
+        let _probing = replica.answering.probing.lock().await;
+        if !replica.is_ejected() && !is_heard() {
+            probe_and_judge(replica, upstream, addresses).await;
+        }
+    };
+    timeout(HOP_PROBE_TIME_MAX, judged).await.is_ok() && !replica.is_ejected()
+}
+
+/// Leaves out what another ingress says is silent.
+pub(super) fn eject(replica: &Replica, upstream: &Arc<Upstream>, addresses: &AddressRules) {
+    leave_out(&replica.answering, Probed::replica(replica), upstream, addresses);
+}
+
+async fn probe_and_judge(replica: &Replica, upstream: &Arc<Upstream>, addresses: &AddressRules) {
+    let answer = probe(upstream, &Probed::replica(replica), addresses).await;
+    replica.answering.see();
+    match answer {
+        Ok(Answer::Answers) => {}
+        Ok(Answer::ReplicaIsSilent) => eject(replica, upstream, addresses),
+        Err(error) => {
+            tracing::debug!(target = ?replica.target, %error, "no answer to a probe");
+            match &replica.ingress {
+                Some(ingress) => {
+                    leave_out(ingress, Probed::ingress_of(replica), upstream, addresses);
+                }
+                None => eject(replica, upstream, addresses),
+            }
+        }
+    }
+}
+
+/// Leaves out a replica, or an ingress and what is behind it.
+fn leave_out(
+    answering: &Arc<Answering>,
+    probed: Probed,
+    upstream: &Arc<Upstream>,
+    addresses: &AddressRules,
+) {
+    if !answering.eject() {
+        return; // probed already
+    }
+    tracing::warn!(?probed, "left out: it does not answer");
+    let known = Arc::downgrade(answering);
     tokio::spawn(until_it_answers(known, upstream.clone(), probed, addresses.clone()));
 }
 
-/// Probes a replica that was ejected, for as long as a route table has it.
+/// Probes what was ejected, for as long as a route table has it.
 async fn until_it_answers(
     known: Weak<Answering>,
     upstream: Arc<Upstream>,
-    (target, protocol): (Target, Protocol),
+    probed: Probed,
     addresses: AddressRules,
 ) {
     loop {
         sleep(PROBE_AGAIN_EVERY).await;
         let Some(known) = known.upgrade().filter(|known| known.is_ejected()) else { return };
-        if probe(&upstream, &target, protocol, &addresses).await.is_ok() {
+        let answer = probe(&upstream, &probed, &addresses).await;
+        if matches!(answer, Ok(Answer::Answers)) {
             known.answered();
-            tracing::info!(?target, "a replica answers again");
+            tracing::info!(?probed, "it answers again");
             return;
         }
     }
@@ -80,11 +132,10 @@ async fn until_it_answers(
 /// an ingress refuse it themselves, and a native program answers it as it likes.
 async fn probe(
     upstream: &Arc<Upstream>,
-    target: &Target,
-    protocol: Protocol,
+    probed: &Probed,
     addresses: &AddressRules,
-) -> io::Result<()> {
-    match timeout(PROBE_TIME_MAX, upstream.answers(target, protocol, addresses)).await {
+) -> io::Result<Answer> {
+    match timeout(PROBE_TIME_MAX, upstream.answers(probed, addresses)).await {
         Ok(answer) => answer,
         Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")),
     }

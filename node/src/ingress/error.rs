@@ -6,6 +6,9 @@ use http_body_util::Full;
 
 const A_SECOND: Duration = Duration::from_secs(1);
 
+const NO_REPLICA: &str = "E_NO_REPLICA";
+const STARTING: &str = "E_STARTING";
+
 /// Why a request is not passed on, or came back without a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct GatewayError {
@@ -67,14 +70,14 @@ impl GatewayError {
     /// Why is for the log: which addresses answer, and how, is no client's business.
     pub fn no_replica(host: &str) -> Self {
         let text = format!("no replica of {host} can be reached right now");
-        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "E_NO_REPLICA", text);
+        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, NO_REPLICA, text);
         Self { retry_after: Some(A_SECOND), ..error }
     }
 
     /// The host is one of a service, and none of its copies has been ready yet or is ready again.
     pub fn starting(host: &str) -> Self {
         let text = format!("the service at {host} is starting: no copy of it is ready yet");
-        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "E_STARTING", text);
+        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, STARTING, text);
         Self { retry_after: Some(A_SECOND), ..error }
     }
 
@@ -102,6 +105,11 @@ impl GatewayError {
     pub fn too_large(bytes_max: u64) -> Self {
         let text = format!("a body may have {} here", spec::print_bytes(bytes_max));
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "E_BODY", text)
+    }
+
+    /// Whether the request has reached no replica that could have carried it out.
+    pub fn is_unsent(&self) -> bool {
+        matches!(self.code, NO_REPLICA | STARTING)
     }
 
     pub fn into_response(self) -> Response<Full<Bytes>> {

@@ -1,15 +1,19 @@
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body;
+use http_body_util::Full;
 use hyper::body::Incoming;
 use net::{Scheme, Sender, TrustedProxies};
+use runtime::AddressRules;
+use spec::wire::PeerTrust;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
     ejection,
     error::GatewayError,
     grpc, head,
+    hop::{self, HOP, Said},
     limits::{BEYOND_THE_REPLICA, EJECTED_WAIT_MAX, Limits, REPLACEMENT_TIME_MAX, RETRY_EVERY},
     request_body::{ReplicaClock, RequestBody},
     response_body::{Idle, InFlight, Relayed, ResponseBody},
@@ -34,6 +38,19 @@ pub(super) struct Forwarder {
 struct Times {
     response: Duration,
     idle: Duration,
+}
+
+/// A request without a body, to be sent once more.
+struct Again {
+    parts: http::request::Parts,
+    /// Also after it may have been carried out.
+    is_idempotent: bool,
+}
+
+impl Again {
+    fn request(&self) -> Request<RequestBody> {
+        Request::from_parts(self.parts.clone(), RequestBody::none())
+    }
 }
 
 /// How far an attempt with one replica got.
@@ -72,18 +89,29 @@ impl Forwarder {
         scheme: Scheme,
         arrival: &Arrival,
     ) -> Response<ResponseBody> {
+        let mut chosen = None;
+        if let Arrival::Peer(_, trust) = arrival {
+            let name = hop::chosen(request.headers());
+            chosen = name.and_then(|name| self.routes.replica_of(trust, name));
+        }
         let is_call = grpc::is_call(request.headers());
-        match self.forward(request, peer, scheme, arrival).await {
-            Ok(response) => response,
+        let (mut response, unsent) = match self.forward(request, peer, scheme, arrival).await {
+            Ok(response) => (response, false),
             Err(refusal) => {
                 tracing::debug!(code = refusal.code, text = refusal.text, "refused");
+                let unsent = refusal.is_unsent();
                 let response = match is_call {
                     true => grpc::refusal(&refusal),
                     false => refusal.into_response(),
                 };
-                response.map(ResponseBody::Own)
+                (response.map(ResponseBody::Own), unsent)
             }
+        };
+        if *arrival != Arrival::Client {
+            let ejected = chosen.is_some_and(|replica| replica.is_ejected());
+            Said { ejected, unsent }.add_to(response.headers_mut());
         }
+        response
     }
 
     async fn forward(
@@ -93,14 +121,17 @@ impl Forwarder {
         scheme: Scheme,
         arrival: &Arrival,
     ) -> Result<Response<ResponseBody>, GatewayError> {
-        if let Arrival::Peer(node, trust) = arrival
-            && self.routes.trust_in(node).as_ref() != Some(trust)
-        {
-            return Err(GatewayError::removed(node));
+        if let Arrival::Peer(node, trust) = arrival {
+            if self.routes.trust_in(node).as_ref() != Some(trust) {
+                return Err(GatewayError::removed(node));
+            }
+            if let Some(replica) = hop::probed(&request) {
+                return self.answer_probe(trust, replica).await;
+            }
         }
         let host = head::host(&request)?;
         let named = match arrival {
-            Arrival::Peer(..) => head::hop(request.headers()),
+            Arrival::Peer(..) => hop::chosen(request.headers()),
             Arrival::Client => sticky::named(request.headers()),
         };
         let (path, named) = (request.uri().path().to_owned(), named.map(str::to_owned));
@@ -124,8 +155,10 @@ impl Forwarder {
             true => RequestBody::stream(request.into_body()),
             false => RequestBody::new(request.into_body(), bytes_max, self.limits.throughput()),
         };
-        let is_safe = body.is_empty() && matches!(parts.method, Method::GET | Method::HEAD);
-        let again = (is_safe && upgrade.is_none()).then(|| parts.clone());
+        let again = (body.is_empty() && upgrade.is_none()).then(|| Again {
+            is_idempotent: matches!(parts.method, Method::GET | Method::HEAD),
+            parts: parts.clone(),
+        });
         if let Some(upgrade) = &upgrade {
             upgrade.ask(&mut parts.headers);
         }
@@ -163,39 +196,64 @@ impl Forwarder {
         }
     }
 
-    /// Tries the replicas of a service until one answers, and says which one did. `again` is the
-    /// head of a request that may be sent twice.
+    /// Tells another ingress whether a replica here answers.
+    async fn answer_probe(
+        &self,
+        trust: &PeerTrust,
+        replica: &str,
+    ) -> Result<Response<ResponseBody>, GatewayError> {
+        let replica = self.routes.replica_of(trust, replica);
+        let replica = replica.ok_or_else(|| GatewayError::bad("the request has no Host header"))?;
+        let addresses = self.routes.addresses();
+        let answers = ejection::answers(&replica, &self.upstream, &addresses).await;
+        let mut response = Response::new(ResponseBody::Own(Full::default()));
+        *response.status_mut() = if answers { StatusCode::NO_CONTENT } else { hop::SILENT };
+        Ok(response)
+    }
+
+    /// Tries the replicas of a service until one answers, and says which one did.
     async fn try_replicas(
         &self,
         wanted: Wanted<'_>,
         number: &mut Number,
         mut request: Request<RequestBody>,
-        again: Option<http::request::Parts>,
+        again: Option<Again>,
         upgrade: Option<Upgrade>,
     ) -> Result<(Response<ResponseBody>, Arc<str>), GatewayError> {
         let deadline = Instant::now() + REPLACEMENT_TIME_MAX;
         let host = wanted.host;
+        let twice = again.as_ref().filter(|again| again.is_idempotent);
         let mut why;
         loop {
             let service = self.service(wanted, number)?;
             let times = self.times_of(&service);
-            let replicas = self.routes.candidates(&service, wanted, number);
-            let replicas = replicas.ok_or_else(|| GatewayError::no_route(host))?;
+            let replicas = self.routes.candidates(&service, wanted, number)?;
             why = match wanted.arrival {
                 Arrival::Client => GatewayError::starting(host),
                 Arrival::Peer(..) => GatewayError::no_replica(host),
             };
             for (index, replica) in replicas.iter().enumerate() {
+                // Ejected while another was tried.
+                if replica.is_ejected() && replicas.iter().any(|other| !other.is_ejected()) {
+                    continue;
+                }
                 let in_flight = InFlight::with(&replica.in_flight);
                 let stream = service.speaks_http2().then(|| request.body().clock());
                 // Only for another one that may do better, and where nothing is done twice.
                 let mut rest = replicas[index + 1..].iter();
-                let may_leave = again.is_some() && rest.any(|other| !other.answering.is_ejected());
+                let may_leave = twice.is_some() && rest.any(|other| !other.is_ejected());
                 let attempt = self.attempt(replica, times, request, may_leave).await;
                 attempt.count(replica);
                 match attempt {
                     Attempt::Answered(response, lease) => {
-                        replica.answering.answered();
+                        let said = self.hear(replica, &response);
+                        if said.unsent
+                            && let Some(again) = &again
+                        {
+                            lease.cut();
+                            (request, why) = (again.request(), GatewayError::no_replica(host));
+                            continue;
+                        }
                         let stream = (times.idle, stream);
                         let response = pass_on(response, lease, in_flight, stream, upgrade).await?;
                         return Ok((response, replica.name.clone()));
@@ -212,18 +270,13 @@ impl Forwarder {
                     // The body of a GET is empty, and an empty one is as good as another.
                     Attempt::Ejected => {
                         why = GatewayError::no_replica(host);
-                        match &again {
-                            Some(parts) => request = again_with(parts),
-                            None => return Err(why),
-                        }
+                        request = twice.ok_or_else(|| why.clone())?.request();
                     }
                     Attempt::Lost(error) => {
                         tracing::debug!(host, target = ?replica.target, error, "lost");
                         why = GatewayError::lost(host);
-                        match &again {
-                            Some(parts) if Instant::now() < deadline => request = again_with(parts),
-                            _ => return Err(why),
-                        }
+                        let twice = twice.filter(|_| Instant::now() < deadline);
+                        request = twice.ok_or_else(|| why.clone())?.request();
                     }
                 }
             }
@@ -232,6 +285,39 @@ impl Forwarder {
             }
             sleep(RETRY_EVERY).await;
             self.routes.refresh();
+        }
+    }
+
+    /// Takes up that `replica` has answered, or what the ingress that leads to it says instead.
+    fn hear(&self, replica: &Replica, response: &Response<Incoming>) -> Said {
+        if replica.ingress.is_none() {
+            replica.answered();
+            return Said::default();
+        }
+        let said = Said::of(response.headers());
+        replica.ingress_answered();
+        match said {
+            Said { ejected: true, .. } => {
+                ejection::eject(replica, &self.upstream, &self.routes.addresses());
+            }
+            Said { unsent: true, .. } => {}
+            Said { .. } => replica.answered(),
+        }
+        said
+    }
+
+    /// A connection to `replica`, unless it turns out not to answer while that is made.
+    async fn lease(&self, replica: &Replica, addresses: &AddressRules) -> io::Result<Lease> {
+        let lease = self.upstream.lease(replica, addresses);
+        if replica.is_ejected() {
+            return lease.await; // there is no better one
+        }
+        tokio::select! {
+            biased;
+            lease = lease => lease,
+            () = ejection::ejected(replica, &self.upstream, addresses) => {
+                Err(io::Error::new(io::ErrorKind::TimedOut, "it does not answer"))
+            }
         }
     }
 
@@ -245,10 +331,10 @@ impl Forwarder {
     ) -> Attempt {
         if let Target::Peer { .. } = &replica.target {
             let hop = HeaderValue::from_str(&replica.name);
-            request.headers_mut().insert(head::HOP, hop.expect("a name is hex digits"));
+            request.headers_mut().insert(HOP, hop.expect("a name is hex digits"));
         }
         let addresses = self.routes.addresses();
-        let mut lease = match self.upstream.lease(replica, &addresses).await {
+        let mut lease = match self.lease(replica, &addresses).await {
             Ok(lease) => lease,
             Err(error) => return Attempt::NotSent(request, error.to_string()),
         };
@@ -261,7 +347,7 @@ impl Forwarder {
                         return Attempt::Ejected;
                     }
                     sleep(EJECTED_WAIT_MAX).await;
-                    if replica.answering.is_ejected() {
+                    if replica.is_ejected() {
                         return Attempt::StoppedAnswering;
                     }
                 }
@@ -336,11 +422,6 @@ async fn pass_on(
         Some(upgrade) => upgrade.switched(response, in_flight, idle).await,
         None => relay(response, lease, in_flight, Idle::new(idle, stream)),
     }
-}
-
-/// The same request once more.
-fn again_with(parts: &http::request::Parts) -> Request<RequestBody> {
-    Request::from_parts(parts.clone(), RequestBody::none())
 }
 
 fn relay(

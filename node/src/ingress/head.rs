@@ -6,7 +6,7 @@ use http::{
 use http_body_util::Full;
 use net::Sender;
 
-use super::{error::GatewayError, routes::Arrival};
+use super::{error::GatewayError, hop::HOP, routes::Arrival};
 
 /// Headers about one connection only (RFC 9110 7.6.1), or about the client and its proxies.
 const HOP_BY_HOP: [HeaderName; 8] = [
@@ -20,19 +20,11 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     HeaderName::from_static("keep-alive"),
 ];
 
-/// Names the replica that one ingress has chosen on the node of another. Only looked at where a
-/// certificate has proven the sender.
-pub(super) const HOP: HeaderName = HeaderName::from_static("x-margay-hop");
 /// By which version a request came here (RFC 9110 7.6.3).
 const VIA: HeaderValue = HeaderValue::from_static("1.1 margay");
 const VIA_2: HeaderValue = HeaderValue::from_static("2.0 margay");
 /// A request that has been through so many proxies goes in circles.
 const VIA_MAX: usize = 8;
-
-/// The replica that another ingress has chosen.
-pub(super) fn hop(headers: &HeaderMap) -> Option<&str> {
-    headers.get(HOP)?.to_str().ok()
-}
 
 /// The host that a request is for: lower case, without port.
 pub(super) fn host(request: &Request<impl Sized>) -> Result<String, GatewayError> {

@@ -125,6 +125,11 @@ pub(super) const SILENT_TIME_MAX: Duration = Duration::from_secs(1);
 /// For an answer to a probe. A worker whose guests take all of its processor time answers within
 /// tens of milliseconds.
 pub(super) const PROBE_TIME_MAX: Duration = Duration::from_millis(700);
+/// What an ingress gives a replica to answer the probe of another ingress, which needs the rest of
+/// its own time for the way.
+pub(super) const HOP_PROBE_TIME_MAX: Duration = Duration::from_millis(500);
+/// A replica that has answered so lately answers: a probe of another ingress costs it nothing.
+pub(super) const ANSWERED_JUST_NOW: Duration = Duration::from_millis(200);
 /// Between two probes of a replica that is left out.
 pub(super) const PROBE_AGAIN_EVERY: Duration = Duration::from_millis(500);
 

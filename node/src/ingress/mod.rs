@@ -23,6 +23,7 @@ mod table; // services, their replicas, and the rules of other hosts
 mod routes; // which service has a request, and which of its replicas next
 mod host_certificates; // which certificate clients of a host are shown
 mod sticky; // a client that stays with a replica
+mod hop; // what two ingresses say to each other about a replica
 mod head; // what of a request's and a response's head travels on
 mod request_body; // a body within its limits of size and time
 mod peer_limits; // how many connections each other node may have

@@ -176,40 +176,43 @@ impl Routes {
         stays.or_else(chosen).cloned().ok_or_else(no_path)
     }
 
-    /// The replicas of `service` in the order in which to try them, or `None` where the sender may
-    /// not ask for it, as a node of a tenant for a service of another.
+    /// The replicas of `service` in the order in which to try them.
     ///
     /// The first is the one that was named, or the less busy of two that were drawn (one draw would
     /// be fair on average and bad at the tail); the others follow as they come. Where revisions
     /// have shares, those of the other revision come last.
+    ///
+    /// # Errors
+    /// Where the sender may not ask for it, as a node of a tenant for a service of another.
     pub fn candidates(
         &self,
         service: &Service,
         wanted: Wanted<'_>,
         number: &mut Number,
-    ) -> Option<Vec<Replica>> {
+    ) -> Result<Vec<Arc<Replica>>, GatewayError> {
         let mut replicas = service.replicas.clone();
         if let Arrival::Peer(_, trust) = wanted.arrival {
             if let PeerTrust::Tenant(tenant) = trust
                 && replicas.iter().any(|replica| replica.tenant != *tenant)
             {
-                return None;
+                return Err(GatewayError::no_route(wanted.host));
             }
             replicas.retain(|replica| matches!(replica.target, Target::Local(_)));
         }
         // Where none answers, one of them may still be the slow one that will.
-        if replicas.iter().any(|replica| !replica.answering.is_ejected()) {
-            replicas.retain(|replica| !replica.answering.is_ejected());
+        if replicas.iter().any(|replica| !replica.is_ejected()) {
+            replicas.retain(|replica| !replica.is_ejected());
         }
         // A client leaves a revision that has no share any more.
         let may_stay = |replica: &Replica| match wanted.arrival {
             Arrival::Peer(..) => true,
             Arrival::Client => service.has_share(replica),
         };
-        let named = |replica: &Replica| Some(&*replica.name) == wanted.replica && may_stay(replica);
+        let named =
+            |replica: &Arc<Replica>| Some(&*replica.name) == wanted.replica && may_stay(replica);
         if let Some(at) = replicas.iter().position(named) {
             replicas.swap(0, at);
-            return Some(replicas);
+            return Ok(replicas);
         }
         match service.is_for_newest(&mut number.revision) {
             None => self.spread(&mut replicas),
@@ -221,18 +224,29 @@ impl Routes {
                 self.spread(others);
             }
         }
-        Some(replicas)
+        Ok(replicas)
     }
 
     /// The replicas here whose requests are counted. Those elsewhere are counted there.
-    pub fn counted(&self) -> Vec<Replica> {
+    pub fn counted(&self) -> Vec<Arc<Replica>> {
         let table = self.table();
         let services = table.services.values().filter(|service| service.settings.counted);
         let replicas = services.flat_map(|service| &service.replicas);
-        replicas.filter(|one| matches!(one.target, Target::Local(_))).cloned().collect()
+        replicas.filter(|one| one.ingress.is_none()).cloned().collect()
     }
 
-    fn spread(&self, replicas: &mut [Replica]) {
+    /// The replica on this node that another ingress means by its name.
+    pub fn replica_of(&self, trust: &PeerTrust, name: &str) -> Option<Arc<Replica>> {
+        let table = self.table();
+        let replica = table.here.get(name)?;
+        let is_its_own = match trust {
+            PeerTrust::Pool => true,
+            PeerTrust::Tenant(tenant) => replica.tenant == *tenant,
+        };
+        is_its_own.then(|| replica.clone())
+    }
+
+    fn spread(&self, replicas: &mut [Arc<Replica>]) {
         if replicas.len() > 1 {
             let start = self.draw() % replicas.len();
             replicas.rotate_left(start);

@@ -1,5 +1,6 @@
 use std::{
-    collections::BTreeMap,
+    cell::RefCell,
+    collections::{BTreeMap, HashMap},
     net::SocketAddr,
     path::PathBuf,
     sync::{
@@ -36,7 +37,7 @@ pub(super) enum Target {
 }
 
 /// One replica, and how many requests of this ingress it has right now.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Replica {
     pub target: Target,
     /// What other ingresses and clients call it: a digest, which tells nothing of it.
@@ -50,12 +51,34 @@ pub(super) struct Replica {
     pub in_flight: Arc<AtomicUsize>,
     pub counts: Arc<Counts>,
     pub answering: Arc<Answering>,
+    /// Whether the ingress answers that leads to it, where that is another one: the same for all
+    /// replicas behind it.
+    pub ingress: Option<Arc<Answering>>,
+}
+
+impl Replica {
+    pub fn is_ejected(&self) -> bool {
+        self.answering.is_ejected() || self.ingress.as_ref().is_some_and(|it| it.is_ejected())
+    }
+
+    /// It has begun a response.
+    pub fn answered(&self) {
+        self.answering.answered();
+        self.ingress_answered();
+    }
+
+    /// The ingress that leads to it has said something, perhaps not in its name.
+    pub fn ingress_answered(&self) {
+        if let Some(ingress) = &self.ingress {
+            ingress.answered();
+        }
+    }
 }
 
 /// A service, or a task of its own, that answers for a host.
 #[derive(Debug)]
 pub(super) struct Service {
-    pub replicas: Vec<Replica>,
+    pub replicas: Vec<Arc<Replica>>,
     pub settings: RouteSettings,
     pub limiter: Option<Arc<RateLimiter>>,
     /// Between the replicas before and the newest ones, where each have a share.
@@ -82,6 +105,8 @@ pub(super) type Seen = (SystemTime, u64, u64);
 pub(super) struct Table {
     pub seen: Option<Seen>,
     pub services: BTreeMap<String, Arc<Service>>,
+    /// The replicas on this node, by their names.
+    pub here: HashMap<Arc<str>, Arc<Replica>>,
     /// Of other host names.
     pub rules: BTreeMap<String, Vec<Rule>>,
     /// Which certificates clients of which hosts are shown.
@@ -95,7 +120,8 @@ pub(super) struct Table {
 struct Known<'a> {
     before: &'a Table,
     replicas: BTreeMap<&'a str, &'a Replica>,
-    targets: BTreeMap<&'a Target, &'a Arc<Answering>>,
+    /// Of ingresses: those of before, and those that are new.
+    ingresses: RefCell<BTreeMap<Target, Arc<Answering>>>,
 }
 
 impl Table {
@@ -110,7 +136,7 @@ impl Table {
                     true => Target::Local(folder.join(&name)),
                     false => peer(&routes, &backend.node)?,
                 };
-                Some(known.replica(target, &name, backend))
+                Some(Arc::new(known.replica(target, &name, backend)))
             };
             let replicas = backends.iter().filter_map(replica).collect();
             let settings = routes.settings.get(host).cloned().unwrap_or_default();
@@ -124,8 +150,11 @@ impl Table {
             (host.to_string(), rules.iter().map(rule).collect())
         });
         let rules = rules.collect();
+        let here = services.values().flat_map(|service| &service.replicas);
+        let here = here.filter(|replica| replica.ingress.is_none());
+        let here = here.map(|replica| (replica.name.clone(), replica.clone())).collect();
         let certificates = routes.certificates;
-        Self { seen, rules, services, certificates, nodes: routes.peers, addresses }
+        Self { seen, rules, services, here, certificates, nodes: routes.peers, addresses }
     }
 
     /// The rules of `host`, or of the wildcard that it is one of.
@@ -141,18 +170,24 @@ impl Table {
 impl<'a> Known<'a> {
     fn of(before: &'a Table) -> Self {
         let replicas = || before.services.values().flat_map(|service| &service.replicas);
+        let ingress =
+            |replica: &Arc<Replica>| Some((replica.target.clone(), replica.ingress.clone()?));
         Self {
             before,
-            replicas: replicas().map(|replica| (&*replica.name, replica)).collect(),
-            targets: replicas().map(|replica| (&replica.target, &replica.answering)).collect(),
+            replicas: replicas().map(|replica| (&*replica.name, &**replica)).collect(),
+            ingresses: RefCell::new(replicas().filter_map(ingress).collect()),
         }
     }
 
-    /// Whether an ingress answers is the same for all replicas behind it.
     fn replica(&self, target: Target, file: &str, backend: &Backend) -> Replica {
         let name = file.trim_end_matches(".sock");
         let known = self.replicas.get(name).filter(|known| known.target == target);
-        let answering = self.targets.get(&target).map(|answering| (*answering).clone());
+        let ingress = match &target {
+            Target::Local(_) => None,
+            Target::Peer { .. } => {
+                Some(self.ingresses.borrow_mut().entry(target.clone()).or_default().clone())
+            }
+        };
         Replica {
             name: known.map_or_else(|| name.into(), |known| known.name.clone()),
             protocol: backend.protocol,
@@ -161,14 +196,19 @@ impl<'a> Known<'a> {
             newest: backend.newest,
             in_flight: known.map(|known| known.in_flight.clone()).unwrap_or_default(),
             counts: known.map(|known| known.counts.clone()).unwrap_or_default(),
-            answering: answering.unwrap_or_default(),
+            answering: known.map(|known| known.answering.clone()).unwrap_or_default(),
+            ingress,
             target,
         }
     }
 }
 
 impl Service {
-    fn new(replicas: Vec<Replica>, settings: RouteSettings, before: Option<&Arc<Self>>) -> Self {
+    fn new(
+        replicas: Vec<Arc<Replica>>,
+        settings: RouteSettings,
+        before: Option<&Arc<Self>>,
+    ) -> Self {
         let upgrades = before.map(|before| before.upgrades.clone());
         let upgrades =
             upgrades.unwrap_or_else(|| Arc::new(Semaphore::new(UPGRADES_PER_SERVICE_MAX)));

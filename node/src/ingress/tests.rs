@@ -31,6 +31,7 @@ use super::{Front, IngressFolder, Limits, Listeners, Shared, serve, socket_name}
 use crate::identity::{IngressIdentity, tests::Ca};
 
 mod calls;
+mod frozen;
 mod front;
 mod host_certificates;
 mod http2;

@@ -25,6 +25,7 @@ use tokio::{
 use tokio_rustls::client::TlsStream;
 
 use super::{
+    hop,
     limits::{CONNECT_TIME_MAX, IDLE_MAX, IDLE_TIME_MAX},
     outgoing,
     peer_tls::PeerTls,
@@ -158,21 +159,20 @@ impl Upstream {
         }
     }
 
-    /// Whether `target` answers anything on a new connection.
-    pub async fn answers(
-        &self,
-        target: &Target,
-        protocol: Protocol,
-        addresses: &AddressRules,
-    ) -> io::Result<()> {
-        let question = match protocol {
-            Protocol::Http2 => HTTP2_PREFACE,
-            Protocol::Http | Protocol::Tcp => WITHOUT_HOST,
-        };
-        match target {
-            Target::Local(path) => any_answer(UnixStream::connect(path).await?, question).await,
+    /// Whether `target` answers anything on a new connection, and what an ingress says of the
+    /// replica behind it that is named.
+    pub async fn answers(&self, probed: &Probed, addresses: &AddressRules) -> io::Result<Answer> {
+        match &probed.target {
+            Target::Local(path) => {
+                let mut stream = UnixStream::connect(path).await?;
+                stream.write_all(probed.question()).await?;
+                stream.read_u8().await?;
+                Ok(Answer::Answers)
+            }
             Target::Peer { node, address } => {
-                any_answer(self.dial(node, *address, addresses, protocol).await?, question).await
+                // Of HTTP/1.1, whatever the replica speaks.
+                let stream = self.dial(node, *address, addresses, Protocol::Http).await?;
+                answer_of(stream, probed.replica.as_deref()).await
             }
         }
     }
@@ -197,20 +197,58 @@ async fn in_time<T>(connect: impl Future<Output = io::Result<T>>) -> io::Result<
     timeout(CONNECT_TIME_MAX, connect).await.map_err(late)?
 }
 
-/// What no worker and no ingress passes on: a request without a host.
-const WITHOUT_HOST: &[u8] = b"GET / HTTP/1.0\r\n\r\n";
 /// What every server of HTTP/2 answers with its settings: a preface, and no settings.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
-async fn any_answer(
-    mut stream: impl AsyncRead + AsyncWrite + Unpin,
-    question: &[u8],
-) -> io::Result<()> {
-    stream.write_all(question).await?;
-    match stream.read(&mut [0; 1]).await? {
-        0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed without an answer")),
-        _ => Ok(()),
+/// What is asked whether it answers: a replica, or, without a name, an ingress.
+#[derive(Debug, Clone)]
+pub(super) struct Probed {
+    pub target: Target,
+    pub protocol: Protocol,
+    pub replica: Option<Arc<str>>,
+}
+
+impl Probed {
+    pub fn replica(replica: &Replica) -> Self {
+        let (target, protocol) = (replica.target.clone(), replica.protocol);
+        Self { target, protocol, replica: Some(replica.name.clone()) }
     }
+
+    pub fn ingress_of(replica: &Replica) -> Self {
+        Self { replica: None, ..Self::replica(replica) }
+    }
+
+    fn question(&self) -> &'static [u8] {
+        match self.protocol {
+            Protocol::Http2 => HTTP2_PREFACE,
+            Protocol::Http | Protocol::Tcp => hop::WITHOUT_HOST.as_bytes(),
+        }
+    }
+}
+
+/// What came back for a probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    Answers,
+    /// The ingress answers, and the replica behind it does not.
+    ReplicaIsSilent,
+}
+
+async fn answer_of(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    replica: Option<&str>,
+) -> io::Result<Answer> {
+    stream.write_all(hop::probe(replica).as_bytes()).await?;
+    if replica.is_none() {
+        stream.read_u8().await?;
+        return Ok(Answer::Answers);
+    }
+    let mut status = [0; "HTTP/1.0 504".len()];
+    stream.read_exact(&mut status).await?;
+    Ok(match status.ends_with(hop::SILENT.as_str().as_bytes()) {
+        true => Answer::ReplicaIsSilent,
+        false => Answer::Answers,
+    })
 }
 
 async fn open<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
