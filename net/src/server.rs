@@ -19,7 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     ConnectionLimits, ConnectionPermit, Listener, WriteTimeout,
-    limits::{ACCEPT_PAUSE, HANDSHAKE_TIME_MAX, HEAD_BYTES_MAX, HEADERS_MAX},
+    limits::{ACCEPT_PAUSE, HANDSHAKE_TIME_MAX, HEAD_BYTES_MAX},
     strict::{HeldHeads, StrictService, StrictStream, Verdict},
 };
 
@@ -153,7 +153,8 @@ impl Connections {
         let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(limits.head_time_max)
-            .max_headers(HEADERS_MAX)
+            // Not `max_headers`: hyper's own number is ours, and one that is said costs each head
+            // several kilobytes of moves.
             .max_buf_size(limits.head_bytes_max)
             // Not `pipeline_flush`: it takes a body in as fast as it is written, however slowly
             // the client reads.
