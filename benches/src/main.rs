@@ -1,9 +1,9 @@
 //! margay side by side with its peers, in one run, as ratios of medians.
 //!
 //! `cargo run --release -p margay-benches -- [start] [native] [exec] [serve] [files] [idle]
-//! [rebuild] [cold] [neighbours] [audit] [size]` (all without a word) prints Markdown tables. A
+//! [ingress] [rebuild] [cold] [neighbours] [audit] [size]` (all without a word) prints Markdown tables. A
 //! peer that is not installed is named and left out; nothing is downloaded. Needs `wrk` for
-//! `serve`, `files` and `audit`. Rounds alternate A B A B, so that a machine that slows down slows
+//! `serve`, `files`, `ingress` and `audit`. Rounds alternate A B A B, so that a machine that slows down slows
 //! both.
 
 mod machine; // which machine this was, and what is installed on it
@@ -18,6 +18,7 @@ mod start; // `margay run hello` beside `runc run` and `docker run`
 mod native; // a Linux image's `true`, and `exec`
 mod serve; // requests per second of one component
 mod files; // the cats page beside nginx
+mod ingress; // as a reverse proxy, beside nginx
 mod idle; // resident memory of what waits
 mod rebuild; // a build that has nothing to do
 mod cold; // the first request after idle
@@ -25,16 +26,19 @@ mod neighbours; // a tenant beside one that takes what it can
 mod audit; // a record, and its part of a request
 mod size; // what the binary is made of
 
+use std::path::Path;
+
 use anyhow::{Result, bail};
 
 type Bench = fn(&platform::Margay) -> Result<()>;
 
-const BENCHES: [(&str, Bench); 11] = [
+const BENCHES: [(&str, Bench); 12] = [
     ("start", start::run),
     ("native", native::run),
     ("exec", native::exec),
     ("serve", serve::run),
     ("files", files::run),
+    ("ingress", ingress::run),
     ("idle", idle::run),
     ("rebuild", rebuild::run),
     ("cold", cold::run),
@@ -45,10 +49,10 @@ const BENCHES: [(&str, Bench); 11] = [
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    if let [word, port] = args.as_slice()
+    if let [word, port, socket @ ..] = args.as_slice()
         && word == "plain-hyper"
     {
-        return plain::serve(port.parse()?);
+        return plain::serve(port.parse()?, socket.first().map(Path::new));
     }
     if let Some(unknown) = args.iter().find(|arg| BENCHES.iter().all(|(name, _)| name != arg)) {
         let names = BENCHES.map(|(name, _)| name).join(", ");

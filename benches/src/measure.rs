@@ -13,6 +13,15 @@ impl Samples {
         self.0.sort_by(f64::total_cmp);
     }
 
+    /// Takes one more in; [`Samples::sort`] follows the last of many.
+    pub fn push_unsorted(&mut self, value: f64) {
+        self.0.push(value);
+    }
+
+    pub fn sort(&mut self) {
+        self.0.sort_by(f64::total_cmp);
+    }
+
     /// Takes one more in, in milliseconds.
     pub fn push_time(&mut self, time: Duration) {
         self.push(time.as_secs_f64() * 1e3);
