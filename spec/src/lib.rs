@@ -35,6 +35,7 @@ mod health; // how a replica is asked whether it is ready
 mod dependency; // in which order the containers of a task start
 mod definition; // task definitions and their revisions
 mod host_name; // host names and paths of routes, as they are written
+mod error_pages; // what clients get in the place of the ingress' own errors
 mod route; // how requests reach a service
 mod deployment; // how one revision follows another
 mod placement; // which nodes the tasks of a service go to
@@ -60,6 +61,7 @@ pub use deployment::{
     Deployment, DeploymentSettings, DeploymentState, DeploymentStrategy, ServiceEvent, TrafficShare,
 };
 pub use digest::{Algorithm, Digest, Hasher};
+pub use error_pages::ErrorPages;
 pub use explanation::{EventList, EventSubject, Explanation, ExplanationCause, ObjectEvent};
 pub use health::HealthProbe;
 pub use host_name::{HostName, RoutePath};

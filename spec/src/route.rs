@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
+    error_pages::ErrorPages,
     host_name::{HostName, RoutePath},
     text::ParseError,
 };
@@ -32,6 +33,9 @@ pub struct IngressSettings {
     /// Requests that each ingress takes from one client; the rest is answered with 429.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimit>,
+    /// Pages in the place of the ingress' own errors.
+    #[serde(skip_serializing_if = "ErrorPages::is_empty")]
+    pub errors: ErrorPages,
 }
 
 /// How many requests a client may make.
@@ -72,6 +76,9 @@ pub struct RouteSettings {
     /// Whether the control plane is told what each backend was asked.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub counted: bool,
+    /// Pages in the place of the ingress' own errors.
+    #[serde(skip_serializing_if = "ErrorPages::is_empty")]
+    pub errors: ErrorPages,
 }
 
 /// The services that answer for some paths of a host.
@@ -120,7 +127,7 @@ impl IngressSettings {
             }
             _ => match self.duplicate() {
                 Some(twice) => format!("`{twice}` is given twice"),
-                None => return Ok(()),
+                None => return self.errors.check(),
             },
         };
         Err(ParseError(problem))
@@ -164,6 +171,7 @@ mod tests {
             (r#"{ "hosts": ["a.example"], "weight": 10001 }"#, "`weight` is 0 to 10000"),
             (r#"{ "hosts": ["a.example", "A.example"] }"#, "`a.example` is given twice"),
             (r#"{ "hosts": ["a.example"], "paths": ["/a", "/a/"] }"#, "`/a` is given twice"),
+            (r#"{ "errors": { "503": "" } }"#, "the page for `503` has 0 bytes: 1 to 4096 fit"),
             (r#"{ "rate_limit": { "requests_per_second": 0 } }"#, "`requests_per_second` and"),
             (r#"{ "rate_limit": { "requests_per_second": 1, "burst": 0 } }"#, "`burst` are 1 to"),
         ] {

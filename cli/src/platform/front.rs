@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use net::tls::{CertificateError, CertificateFiles};
-use node::PrivateNetwork;
+use node::{PrivateNetwork, ingress::AccessLogFormat};
 
 use super::copies::{Copies, Holder};
 use crate::{failure::Advice, home::Home};
@@ -35,6 +35,10 @@ pub struct IngressFront {
     /// Connections of trusted proxies begin with a header of the PROXY protocol, version 1 or 2
     #[arg(long, requires = "trusted_proxy")]
     pub proxy_protocol: bool,
+    /// Keep a line for each request of a client in `ingress/access.log` of the home: json, or
+    /// combined as nginx and Apache write it
+    #[arg(long, value_name = "FORMAT")]
+    pub access_log: Option<AccessLogFormat>,
 }
 
 /// How clients reach the registry, beside where it listens.
@@ -137,6 +141,8 @@ impl IngressFront {
     /// As arguments of the process `margay ingress`, beside its certificate.
     pub fn arguments(&self) -> impl Iterator<Item = String> {
         let protocol = self.proxy_protocol.then(|| "--proxy-protocol".to_owned());
-        self.proxies.arguments().chain(protocol)
+        let log = self.access_log.iter();
+        let log = log.flat_map(|format| ["--access-log".to_owned(), format.to_string()]);
+        self.proxies.arguments().chain(protocol).chain(log)
     }
 }

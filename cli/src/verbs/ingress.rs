@@ -61,6 +61,7 @@ impl Args {
                 .map(|(chain, key)| (chain.into(), key.into())),
             proxies: self.front.proxies.trusted(),
             proxy_protocol: self.front.proxy_protocol,
+            access_log: self.front.access_log,
             limits: node::ingress::Limits::default(),
         };
         let child = self.child;

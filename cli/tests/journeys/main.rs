@@ -31,6 +31,7 @@ mod rollouts; // another revision under load, and replicas that freeze
 mod traffic; // requests that go over to another revision in shares
 mod services; // waited for, shown, and runs that are changed
 mod anywhere; // logs, programs and connections of tasks on any node, with a credential alone
+mod seen; // the access log, ids and pages of errors
 mod hosts; // names of services and tasks
 mod nodes; // join, drain, remove, adopt
 mod placement; // which nodes services go to, and what an operator says of nodes

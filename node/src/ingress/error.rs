@@ -1,8 +1,26 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
+
+/// How a response of the ingress itself looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    Text,
+    /// For a browser.
+    Page,
+}
+
+impl Form {
+    /// What a request with these headers wants.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok());
+        let mut kinds = accepted.flat_map(|line| line.split(','));
+        let is_page = |kind: &str| kind.split(';').next().map(str::trim) == Some("text/html");
+        if kinds.any(is_page) { Self::Page } else { Self::Text }
+    }
+}
 
 const A_SECOND: Duration = Duration::from_secs(1);
 
@@ -50,7 +68,7 @@ impl GatewayError {
     }
 
     /// Whether it was carried out is not known.
-    pub fn stopped_answering(host: &str) -> Self {
+    pub fn stopped(host: &str) -> Self {
         let text =
             format!("a replica of {host} stopped answering: the request may have been carried out");
         Self::new(StatusCode::GATEWAY_TIMEOUT, "E_TOO_SLOW", text)
@@ -112,18 +130,116 @@ impl GatewayError {
         matches!(self.code, NO_REPLICA | STARTING)
     }
 
-    pub fn into_response(self) -> Response<Full<Bytes>> {
-        let mut response = Response::new(Full::from(format!("{}: {}\n", self.code, self.text)));
+    /// The response to the request with this id.
+    pub fn into_response(self, form: Form, id: &str) -> Response<Full<Bytes>> {
+        let (text, kind) = match form {
+            Form::Text if id.is_empty() => (self.line(), "text/plain; charset=utf-8"),
+            Form::Text => (format!("{}request: {id}\n", self.line()), "text/plain; charset=utf-8"),
+            Form::Page => (self.page(id), "text/html; charset=utf-8"),
+        };
+        let mut response = Response::new(Full::from(text));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        // The text repeats the host that was asked for: it must never be taken for a page.
+        // The text repeats the host that was asked for: it is taken for what it is, and a page
+        // loads and runs nothing.
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        if let Some(after) = self.retry_after {
-            let seconds = after.as_secs_f64().ceil().max(1.0) as u64;
+        if form == Form::Page {
+            let policy = HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'");
+            headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+        }
+        if let Some(seconds) = self.retry_seconds() {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
+    }
+
+    /// The same with the page of a service, in which `{request_id}` stands for the id.
+    pub fn with_page(self, page: &str, id: &str) -> Response<Full<Bytes>> {
+        let is_html = page.trim_start().starts_with('<');
+        let kind = if is_html { "text/html; charset=utf-8" } else { "text/plain; charset=utf-8" };
+        let mut response = self.into_response(Form::Text, id);
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        // An id has no character that means anything in HTML.
+        *response.body_mut() = Full::from(page.replace("{request_id}", id));
+        response
+    }
+
+    fn line(&self) -> String {
+        format!("{}: {}\n", self.code, self.text)
+    }
+
+    fn page(&self, id: &str) -> String {
+        let again = self.retry_seconds().map(|seconds| match seconds {
+            1 => "<p>Try again in a second.</p>\n".to_owned(),
+            seconds => format!("<p>Try again in {seconds} seconds.</p>\n"),
+        });
+        let (status, code, text) = (self.status, self.code, escaped(&self.text));
+        let again = again.unwrap_or_default();
+        format!(
+            "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
+             <meta name=\"viewport\" content=\"width=device-width\">\n<title>{status}</title>\n\
+             <style>body {{ font: 1rem/1.5 sans-serif; margin: 15vh auto; max-width: 40rem; \
+             padding: 0 1rem }} footer {{ color: #666; font-size: .8rem }}</style>\n\
+             <h1>{status}</h1>\n<p>{text}.</p>\n{again}\
+             <footer>{code}, request <code>{}</code></footer>\n</html>\n",
+            escaped(id)
+        )
+    }
+
+    fn retry_seconds(&self) -> Option<u64> {
+        self.retry_after.map(|after| after.as_secs_f64().ceil().max(1.0) as u64)
+    }
+}
+
+fn escaped(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '<' => plain.push_str("&lt;"),
+            '>' => plain.push_str("&gt;"),
+            '&' => plain.push_str("&amp;"),
+            '"' => plain.push_str("&quot;"),
+            '\'' => plain.push_str("&#39;"),
+            c => plain.push(c),
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_browser_gets_a_page_and_a_program_a_line() {
+        for (accept, want) in [
+            ("text/html,application/xhtml+xml;q=0.9,*/*;q=0.8", Form::Page),
+            ("application/json, text/html;q=0.5", Form::Page),
+            ("*/*", Form::Text),
+            ("application/json", Form::Text),
+            ("text/htmlx", Form::Text),
+        ] {
+            let headers = HeaderMap::from_iter([(header::ACCEPT, accept.parse().unwrap())]);
+            assert_eq!(Form::of(&headers), want, "{accept}");
+        }
+        assert_eq!(Form::of(&HeaderMap::new()), Form::Text);
+    }
+
+    #[test]
+    fn a_page_says_nothing_that_a_browser_runs() {
+        let page = GatewayError::no_route("<script>alert('1')</script>&\"").page("<id>");
+        assert!(
+            page.contains("&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&amp;&quot;"),
+            "{page}"
+        );
+        assert!(page.contains("<code>&lt;id&gt;</code>") && !page.contains("<script"), "{page}");
+        let page = GatewayError::no_replica("a.example").page("1");
+        assert!(
+            page.contains("503 Service Unavailable") && page.contains("E_NO_REPLICA"),
+            "{page}"
+        );
+        assert!(page.contains("Try again in a second."), "{page}");
     }
 }

@@ -10,16 +10,20 @@ use spec::wire::PeerTrust;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
+    access_entry::{Entry, Outcome},
+    access_log::AccessLog,
     ejection,
-    error::GatewayError,
+    error::{Form, GatewayError},
     grpc, head,
     hop::{self, HOP, Said},
     limits::{BEYOND_THE_REPLICA, EJECTED_WAIT_MAX, Limits, REPLACEMENT_TIME_MAX, RETRY_EVERY},
+    logged_body::{LoggedBody, Pending},
     request_body::{ReplicaClock, RequestBody},
     response_body::{Idle, InFlight, Relayed, ResponseBody},
     routes::{Arrival, Number, Routes, Wanted},
     sticky,
     table::{Replica, Service, Target},
+    trace::{REQUEST_ID, RequestIds, Trace},
     upgrade::Upgrade,
     upstream::{Lease, Upstream},
 };
@@ -31,6 +35,8 @@ pub(super) struct Forwarder {
     pub limits: Limits,
     /// Whose word about their clients is taken.
     pub proxies: TrustedProxies,
+    pub ids: RequestIds,
+    pub access_log: Option<Arc<AccessLog>>,
 }
 
 /// How long a request and its response may take.
@@ -68,8 +74,9 @@ enum Attempt {
 }
 
 impl Attempt {
-    /// Counts what became of it as the replica's.
-    fn count(&self, replica: &Replica) {
+    /// Counts what became of it as the replica's, and for the access log.
+    fn count(&self, replica: &Replica, outcome: &mut Outcome) {
+        outcome.ejected += u32::from(replica.is_ejected());
         match self {
             Self::Answered(response, _) => replica.counts.answered(response.status()),
             Self::NotSent(..) => {}
@@ -88,38 +95,63 @@ impl Forwarder {
         peer: IpAddr,
         scheme: Scheme,
         arrival: &Arrival,
-    ) -> Response<ResponseBody> {
+    ) -> Response<LoggedBody> {
+        let is_client = *arrival == Arrival::Client;
+        let is_believed = !is_client || self.proxies.contains(peer);
+        let trace = Trace::of(request.headers(), is_believed, &self.ids);
+        let sender = Sender::of(peer, scheme, request.headers(), &self.proxies);
+        let (form, is_head) = (Form::of(request.headers()), request.method() == Method::HEAD);
+        let log = self.access_log.as_ref().filter(|_| is_client).cloned();
+        let mut pending =
+            log.map(|log| Box::new(Pending { entry: Entry::of(&request, &sender, &trace), log }));
+        let mut unlogged = Outcome::default();
+        // Where it is told also when the client goes away and this ends.
+        let outcome = match &mut pending {
+            Some(pending) => &mut pending.entry.outcome,
+            None => &mut unlogged,
+        };
         let mut chosen = None;
         if let Arrival::Peer(_, trust) = arrival {
             let name = hop::chosen(request.headers());
             chosen = name.and_then(|name| self.routes.replica_of(trust, name));
         }
         let is_call = grpc::is_call(request.headers());
-        let (mut response, unsent) = match self.forward(request, peer, scheme, arrival).await {
+        let answer = self.forward(request, &sender, arrival, &trace, outcome).await;
+        let (mut response, unsent) = match answer {
             Ok(response) => (response, false),
             Err(refusal) => {
-                tracing::debug!(code = refusal.code, text = refusal.text, "refused");
+                let (code, id) = (refusal.code, trace.id());
+                tracing::debug!(code, id, text = refusal.text, "refused");
+                outcome.code = Some(code);
                 let unsent = refusal.is_unsent();
-                let response = match is_call {
-                    true => grpc::refusal(&refusal),
-                    false => refusal.into_response(),
+                let service = outcome.service.as_deref();
+                let pages = service.map(|service| &service.settings.errors);
+                let own = match pages.and_then(|pages| pages.get(refusal.status.as_u16())) {
+                    _ if is_call => grpc::refusal(&refusal),
+                    Some(page) => refusal.with_page(page, id),
+                    None => refusal.into_response(form, id),
                 };
-                (response.map(ResponseBody::Own), unsent)
+                (own.map(ResponseBody::Own), unsent)
             }
         };
-        if *arrival != Arrival::Client {
+        outcome.status = Some(response.status());
+        outcome.is_whole = is_head;
+        if is_client {
+            response.headers_mut().insert(REQUEST_ID, trace.id.clone());
+        } else {
             let ejected = chosen.is_some_and(|replica| replica.is_ejected());
             Said { ejected, unsent }.add_to(response.headers_mut());
         }
-        response
+        response.map(|body| LoggedBody::new(body, pending))
     }
 
     async fn forward(
         &self,
         request: Request<Incoming>,
-        peer: IpAddr,
-        scheme: Scheme,
+        sender: &Sender,
         arrival: &Arrival,
+        trace: &Trace,
+        outcome: &mut Outcome,
     ) -> Result<Response<ResponseBody>, GatewayError> {
         if let Arrival::Peer(node, trust) = arrival {
             if self.routes.trust_in(node).as_ref() != Some(trust) {
@@ -138,18 +170,19 @@ impl Forwarder {
         let wanted = Wanted { host: &host, path: &path, arrival, replica: named.as_deref() };
         let mut number = Number::default();
         let service = self.service(wanted, &mut number)?;
+        outcome.service = Some(service.clone());
         let (bytes_max, is_stream) = (self.limits.body_bytes_max, service.speaks_http2());
         if request.body().size_hint().lower() > bytes_max && !is_stream {
             return Err(GatewayError::too_large(bytes_max));
         }
-        let sender = Sender::of(peer, scheme, request.headers(), &self.proxies);
         if *arrival == Arrival::Client {
             if service.settings.https && sender.scheme == Scheme::Http {
                 return Ok(head::to_https(&request)?.map(ResponseBody::Own));
             }
-            check_rate(&service, &sender)?;
+            check_rate(&service, sender)?;
         }
-        let mut parts = head::to_replica(&request, &host, &sender, arrival)?;
+        let mut parts = head::to_replica(&request, &host, sender, arrival)?;
+        trace.set(&mut parts.headers);
         let upgrade = Upgrade::asked(&request, &service)?;
         let body = match is_stream {
             true => RequestBody::stream(request.into_body()),
@@ -164,7 +197,7 @@ impl Forwarder {
         }
         let request = Request::from_parts(parts, body);
         let (mut response, replica) =
-            self.try_replicas(wanted, &mut number, request, again, upgrade).await?;
+            self.try_replicas(wanted, &mut number, request, again, upgrade, outcome).await?;
         let is_new = named.as_deref() != Some(&*replica);
         if service.settings.sticky && is_new && *arrival == Arrival::Client {
             sticky::name(response.headers_mut(), &replica, sender.scheme == Scheme::Https);
@@ -219,6 +252,7 @@ impl Forwarder {
         mut request: Request<RequestBody>,
         again: Option<Again>,
         upgrade: Option<Upgrade>,
+        outcome: &mut Outcome,
     ) -> Result<(Response<ResponseBody>, Arc<str>), GatewayError> {
         let deadline = Instant::now() + REPLACEMENT_TIME_MAX;
         let host = wanted.host;
@@ -228,25 +262,22 @@ impl Forwarder {
             let service = self.service(wanted, number)?;
             let times = self.times_of(&service);
             let replicas = self.routes.candidates(&service, wanted, number)?;
-            why = match wanted.arrival {
-                Arrival::Client => GatewayError::starting(host),
-                Arrival::Peer(..) => GatewayError::no_replica(host),
-            };
+            why = no_copy(wanted);
             for (index, replica) in replicas.iter().enumerate() {
-                // Ejected while another was tried.
                 if replica.is_ejected() && replicas.iter().any(|other| !other.is_ejected()) {
-                    continue;
+                    continue; // since another was tried
                 }
                 let in_flight = InFlight::with(&replica.in_flight);
-                let stream = service.speaks_http2().then(|| request.body().clock());
+                outcome.asks(replica);
+                let stream = (times.idle, service.speaks_http2().then(|| request.body().clock()));
                 // Only for another one that may do better, and where nothing is done twice.
                 let mut rest = replicas[index + 1..].iter();
                 let may_leave = twice.is_some() && rest.any(|other| !other.is_ejected());
                 let attempt = self.attempt(replica, times, request, may_leave).await;
-                attempt.count(replica);
+                attempt.count(replica, outcome);
                 match attempt {
                     Attempt::Answered(response, lease) => {
-                        let said = self.hear(replica, &response);
+                        let said = self.hear(replica, &response, outcome);
                         if said.unsent
                             && let Some(again) = &again
                         {
@@ -254,14 +285,11 @@ impl Forwarder {
                             (request, why) = (again.request(), GatewayError::no_replica(host));
                             continue;
                         }
-                        let stream = (times.idle, stream);
                         let response = pass_on(response, lease, in_flight, stream, upgrade).await?;
                         return Ok((response, replica.name.clone()));
                     }
                     Attempt::TooSlow => return Err(GatewayError::too_slow(host)),
-                    Attempt::StoppedAnswering => {
-                        return Err(GatewayError::stopped_answering(host));
-                    }
+                    Attempt::StoppedAnswering => return Err(GatewayError::stopped(host)),
                     Attempt::NotSent(whole, error) => {
                         tracing::debug!(host, target = ?replica.target, error, "not reached");
                         request = whole;
@@ -289,7 +317,13 @@ impl Forwarder {
     }
 
     /// Takes up that `replica` has answered, or what the ingress that leads to it says instead.
-    fn hear(&self, replica: &Replica, response: &Response<Incoming>) -> Said {
+    fn hear(
+        &self,
+        replica: &Replica,
+        response: &Response<Incoming>,
+        outcome: &mut Outcome,
+    ) -> Said {
+        outcome.head_after = Some(outcome.began.elapsed());
         if replica.ingress.is_none() {
             replica.answered();
             return Said::default();
@@ -380,6 +414,14 @@ impl Forwarder {
                 },
             }
         }
+    }
+}
+
+/// Why there is no replica to ask.
+fn no_copy(wanted: Wanted<'_>) -> GatewayError {
+    match wanted.arrival {
+        Arrival::Client => GatewayError::starting(wanted.host),
+        Arrival::Peer(..) => GatewayError::no_replica(wanted.host),
     }
 }
 

@@ -6,7 +6,7 @@ use http::{
 use http_body_util::Full;
 use net::Sender;
 
-use super::{error::GatewayError, hop::HOP, routes::Arrival};
+use super::{error::GatewayError, hop::HOP, limits::HOPS_MAX, routes::Arrival};
 
 /// Headers about one connection only (RFC 9110 7.6.1), or about the client and its proxies.
 const HOP_BY_HOP: [HeaderName; 8] = [
@@ -23,6 +23,9 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 /// By which version a request came here (RFC 9110 7.6.3).
 const VIA: HeaderValue = HeaderValue::from_static("1.1 margay");
 const VIA_2: HeaderValue = HeaderValue::from_static("2.0 margay");
+/// Counts calls from service to service: a worker adds what it was told to what its guest sends.
+/// A client that makes up a number has fewer calls, and no more.
+const HOPS: HeaderName = HeaderName::from_static("margay-hops");
 /// A request that has been through so many proxies goes in circles.
 const VIA_MAX: usize = 8;
 
@@ -97,11 +100,12 @@ pub(super) fn to_replica(
         return Err(GatewayError::unsupported("CONNECT is not offered here"));
     }
     let headers = request.headers();
-    if headers.get_all(header::VIA).iter().count() >= VIA_MAX {
+    let hops = hops(headers);
+    if proxies(headers) >= VIA_MAX || hops >= HOPS_MAX {
         return Err(GatewayError::new(
             StatusCode::LOOP_DETECTED,
             "E_LOOP",
-            "the request has been through too many proxies",
+            "the request has been through too many proxies and services: it goes in circles",
         ));
     }
     let path =
@@ -122,6 +126,7 @@ pub(super) fn to_replica(
     }
     let is_http2 = request.version() == Version::HTTP_2;
     parts.headers.append(header::VIA, if is_http2 { VIA_2 } else { VIA });
+    parts.headers.insert(HOPS, HeaderValue::from(hops + 1));
     Ok(parts)
 }
 
@@ -135,6 +140,18 @@ fn join_cookies(headers: &mut HeaderMap) {
     {
         headers.insert(header::COOKIE, one);
     }
+}
+
+/// How many proxies say that they have passed it on.
+fn proxies(headers: &HeaderMap) -> usize {
+    let lines = headers.get_all(header::VIA).iter();
+    lines.map(|line| 1 + line.as_bytes().iter().filter(|byte| **byte == b',').count()).sum()
+}
+
+/// How often a request and those that led to it have come through an ingress.
+fn hops(headers: &HeaderMap) -> u32 {
+    let said = headers.get(HOPS).and_then(|hops| hops.to_str().ok());
+    said.and_then(|hops| hops.parse().ok()).unwrap_or_default()
 }
 
 /// The head that goes back to the client.
@@ -276,6 +293,7 @@ mod tests {
                 "accept: text/html",
                 "content-length: 0",
                 "host: cats.localhost:8080",
+                "margay-hops: 1",
                 "via: 1.1 margay",
                 "x-forwarded-for: 9.9.9.9",
                 "x-forwarded-host: cats.localhost:8080",
@@ -314,6 +332,9 @@ mod tests {
             to_replica(&request, "a", &sender, &Arrival::Client).unwrap_err().status.as_u16()
         };
         assert_eq!(refusal(request("/", &[("via", "1.1 x"); VIA_MAX])), 508);
+        let list = ["1.1 x"; VIA_MAX].join(", ");
+        assert_eq!(refusal(request("/", &[("via", &list)])), 508);
+        assert_eq!(refusal(request("/", &[("margay-hops", "16")])), 508);
         let mut connect = request("a:80", &[("host", "a")]);
         *connect.method_mut() = Method::CONNECT;
         assert_eq!(refusal(connect), 501);

@@ -107,6 +107,18 @@ pub(super) const BEYOND_THE_REPLICA: Duration = Duration::from_secs(5);
 /// stopped for a moment still answers it.
 pub(super) const EJECTED_WAIT_MAX: Duration = Duration::from_secs(10);
 
+/// Of the access log; the one before it may have as much.
+pub(super) const ACCESS_LOG_BYTES_MAX: u64 = 64 << 20;
+/// Lines that the disk has not taken yet: some 2 MB, a quarter of a second of the busiest ingress.
+pub(super) const ACCESS_LINES_WAITING_MAX: usize = 4096;
+/// For the last of them, at the end.
+pub(super) const ACCESS_LOG_END_TIME_MAX: Duration = Duration::from_secs(1);
+/// Of a path, a host and the name of a program in one line.
+pub(super) const ACCESS_TEXT_BYTES_MAX: usize = 1024;
+
+/// A request that calls from service to service so often goes in circles.
+pub(super) const HOPS_MAX: u32 = 16;
+
 /// Between two looks at the identity and the idle connections.
 pub(super) const MAINTENANCE_EVERY: Duration = Duration::from_secs(5);
 /// Between two looks at the certificates of hosts: soon enough for a client that tries again.

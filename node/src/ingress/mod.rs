@@ -23,6 +23,7 @@ mod table; // services, their replicas, and the rules of other hosts
 mod routes; // which service has a request, and which of its replicas next
 mod host_certificates; // which certificate clients of a host are shown
 mod sticky; // a client that stays with a replica
+mod trace; // the id of a request, and its trace
 mod hop; // what two ingresses say to each other about a replica
 mod head; // what of a request's and a response's head travels on
 mod request_body; // a body within its limits of size and time
@@ -31,16 +32,20 @@ mod peer_tls; // certificates towards other nodes, as they are now
 mod outgoing; // a request in the version of HTTP that its replica speaks
 mod shared; // connections to replicas that many requests share
 mod upstream; // connections to replicas, kept while they live
+mod access_entry; // what a line of the access log says
+mod access_log; // lines of it, written beside the requests
 mod ejection; // replicas that do not answer are left out
 mod response_body; // a response on its way back, and what it frees at its end
 mod counted; // what replicas were asked, on its way to the control plane
 mod upgrade; // connections that become something else than HTTP
 mod grpc; // refusals that clients of gRPC understand
+mod logged_body; // a response that is counted
 mod forward; // one request, from its arrival to its response
-mod error; // responses of the ingress itself, in plain text
+mod error; // responses of the ingress itself, for programs and for browsers
 mod server; // listeners, connections, drain
 mod process; // the process around it: fewer rights, then one runtime
 
+pub use access_log::{AccessLogFiles, AccessLogFormat};
 pub use folder::{CERTIFICATE_FILE, socket_name};
 pub use limits::Limits;
 pub use process::{IngressConfig, keep_certificate, run};

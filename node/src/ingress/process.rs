@@ -4,6 +4,7 @@ use net::{TrustedProxies, tls::CertificateFiles};
 use sandbox::{Network, Service};
 
 use super::{
+    access_log::{AccessLogFiles, AccessLogFormat},
     counted,
     folder::{INGRESS_ID, IngressFolder},
     limits::Limits,
@@ -13,6 +14,10 @@ use crate::{
     error::{Error, Result},
     home::Home,
 };
+
+/// In the ingress' folder, and the one before it.
+const ACCESS_LOG_FILE: &str = "access.log";
+const ACCESS_LOG_BEFORE: &str = "access.log.1";
 
 #[derive(Debug)]
 pub struct IngressConfig {
@@ -30,6 +35,8 @@ pub struct IngressConfig {
     pub proxies: TrustedProxies,
     /// Whether their connections begin with a header of the PROXY protocol.
     pub proxy_protocol: bool,
+    /// How the lines of the access log look, where there is one.
+    pub access_log: Option<AccessLogFormat>,
 }
 
 /// Gives the ingress of `home` a certificate and its key, in PEM, in the folder that it reads.
@@ -69,6 +76,15 @@ pub fn run(config: IngressConfig, unprivileged: impl FnOnce()) -> Result<()> {
         })
     });
     let certificate = certificate.transpose().map_err(Error::Certificate)?;
+    let open = |format| -> Result<_> {
+        let open = |name: &str| {
+            let path = folder.path().join(name);
+            disk::open(&path, disk::Purpose::Append).map_err(Error::file("open", &path))
+        };
+        let files = AccessLogFiles::new(open(ACCESS_LOG_FILE)?, open(ACCESS_LOG_BEFORE)?);
+        Ok((format, files.map_err(system("open the access log"))?))
+    };
+    let access_log = config.access_log.map(open).transpose()?;
     net::Descriptors::raise();
     if let Err(error) = engine::prefer_short_turns() {
         tracing::debug!(%error, "the ingress has turns of the usual length");
@@ -100,6 +116,7 @@ pub fn run(config: IngressConfig, unprivileged: impl FnOnce()) -> Result<()> {
                 certificate,
                 proxies: config.proxies,
                 proxy_protocol: config.proxy_protocol,
+                access_log,
             },
         };
         serve(listeners, crate::signals::terminated()).await;

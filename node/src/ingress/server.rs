@@ -1,4 +1,6 @@
-use std::{convert::Infallible, future::pending, net::IpAddr, path::PathBuf, sync::Arc};
+use std::{
+    convert::Infallible, future::pending, net::IpAddr, path::PathBuf, sync::Arc, thread::JoinHandle,
+};
 
 use http::Request;
 use hyper::{body::Incoming, service::service_fn};
@@ -10,23 +12,25 @@ use net::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    time::sleep,
+    time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
 
 use super::{
+    access_log::{AccessLog, AccessLogFiles, AccessLogFormat},
     counted,
-    error::GatewayError,
+    error::Form,
     folder::IngressFolder,
     forward::Forwarder,
     head, host_certificates,
     limits::{
-        DESCRIPTORS_WANTED, HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX, Limits, MAINTENANCE_EVERY,
-        POOL_CONNECTIONS_MAX, POOL_CONNECTIONS_PER_NODE_MAX,
+        ACCESS_LOG_END_TIME_MAX, DESCRIPTORS_WANTED, HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX,
+        Limits, MAINTENANCE_EVERY, POOL_CONNECTIONS_MAX, POOL_CONNECTIONS_PER_NODE_MAX,
     },
     peer_limits::PeerLimits,
     peer_tls::PeerTls,
     routes::{Arrival, Routes},
+    trace::RequestIds,
     upstream::Upstream,
 };
 use crate::identity::IngressIdentity;
@@ -54,12 +58,14 @@ pub struct Front {
     pub proxies: TrustedProxies,
     /// Whether their connections begin with a header of the PROXY protocol.
     pub proxy_protocol: bool,
+    /// Where there is a line for each of their requests, and how it looks.
+    pub access_log: Option<(AccessLogFormat, AccessLogFiles)>,
 }
 
 /// Serves until `shutdown`, then lets requests finish.
 pub async fn serve(listeners: Listeners, shutdown: impl Future<Output = ()>) {
     let Listeners { folder, clients, peers, limits, counts, front } = listeners;
-    let Front { certificate, proxies, proxy_protocol } = front;
+    let Front { certificate, proxies, proxy_protocol, access_log } = front;
     let share = |limit| Descriptors::allowed().share(limit, DESCRIPTORS_WANTED);
     let of_clients = || {
         let each = share(limits.connections_per_address_max);
@@ -69,12 +75,15 @@ pub async fn serve(listeners: Listeners, shutdown: impl Future<Output = ()>) {
     let folder = IngressFolder::at(folder);
     let identity = IngressIdentity::read(&folder.identity_file()).ok().flatten();
     let tls = Arc::new(PeerTls::of(identity.as_ref()));
+    let (access_log, writing) = started(access_log).unzip();
     let ingress = Arc::new(Ingress {
         forwarder: Forwarder {
             routes: Routes::open(folder.clone()),
             upstream: Arc::new(Upstream::new(tls.clone())),
             limits,
             proxies: proxies.clone(),
+            ids: RequestIds::new(),
+            access_log,
         },
         tls,
         acceptor: certificates.server().into(),
@@ -107,6 +116,25 @@ pub async fn serve(listeners: Listeners, shutdown: impl Future<Output = ()>) {
     }
     drop((clients, peers));
     ingress.connections.clone().drain(limits.drain_time_max).await;
+    drop(ingress);
+    if let Some(writing) = writing {
+        // The last lines, unless the disk hangs.
+        let written = tokio::task::spawn_blocking(|| writing.join());
+        let _ = timeout(ACCESS_LOG_END_TIME_MAX, written).await;
+    }
+}
+
+fn started(
+    log: Option<(AccessLogFormat, AccessLogFiles)>,
+) -> Option<(Arc<AccessLog>, JoinHandle<()>)> {
+    let (format, files) = log?;
+    match AccessLog::start(format, files) {
+        Ok((log, writing)) => Some((Arc::new(log), writing)),
+        Err(error) => {
+            tracing::warn!(%error, "there is no access log: its thread cannot be started");
+            None
+        }
+    }
 }
 
 struct Ingress {
@@ -186,7 +214,8 @@ impl Ingress {
     /// Sends clients that speak plain HTTP to the same URL with TLS.
     async fn redirect_all(&self, stream: TcpStream) {
         let service = service_fn(|request: Request<Incoming>| async move {
-            let response = head::to_https(&request).unwrap_or_else(GatewayError::into_response);
+            let response = head::to_https(&request)
+                .unwrap_or_else(|refusal| refusal.into_response(Form::of(request.headers()), ""));
             Ok::<_, Infallible>(response)
         });
         self.connections.serve_http(stream, self.forwarder.limits.http(), service).await;

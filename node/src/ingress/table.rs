@@ -78,6 +78,8 @@ impl Replica {
 /// A service, or a task of its own, that answers for a host.
 #[derive(Debug)]
 pub(super) struct Service {
+    /// The name that it has by itself.
+    pub host: Arc<str>,
     pub replicas: Vec<Arc<Replica>>,
     pub settings: RouteSettings,
     pub limiter: Option<Arc<RateLimiter>>,
@@ -140,8 +142,9 @@ impl Table {
             };
             let replicas = backends.iter().filter_map(replica).collect();
             let settings = routes.settings.get(host).cloned().unwrap_or_default();
-            let service = Service::new(replicas, settings, known.before.services.get(host));
-            (host.to_ascii_lowercase(), Arc::new(service))
+            let (before, host) = (known.before.services.get(host), host.to_ascii_lowercase());
+            let service = Service::new(host.as_str().into(), replicas, settings, before);
+            (host, Arc::new(service))
         });
         let services: BTreeMap<String, Arc<Service>> = services.collect();
         let rules = routes.rules.iter().map(|(host, rules)| {
@@ -205,6 +208,7 @@ impl<'a> Known<'a> {
 
 impl Service {
     fn new(
+        host: Arc<str>,
         replicas: Vec<Arc<Replica>>,
         settings: RouteSettings,
         before: Option<&Arc<Self>>,
@@ -220,7 +224,7 @@ impl Service {
         let count = before.map(|before| before.count.clone()).unwrap_or_default();
         let percent = settings.newest_percent.map(|percent| percent.min(100));
         let shares = percent.and_then(|new| Split::of([100 - new, new], count.clone()));
-        Self { replicas, settings, limiter, upgrades, shares, count }
+        Self { host, replicas, settings, limiter, upgrades, shares, count }
     }
 
     /// Whether the newest replicas have the request with this number, where they have a share.

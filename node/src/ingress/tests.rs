@@ -36,7 +36,9 @@ mod front;
 mod host_certificates;
 mod http2;
 mod rules;
+mod seen;
 mod shares;
+mod stalls;
 mod upgrades;
 
 pub(super) struct Site {

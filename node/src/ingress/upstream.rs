@@ -254,8 +254,8 @@ async fn answer_of(
 async fn open<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     stream: S,
 ) -> io::Result<Connection> {
+    // A hundred headers at most are hyper's own limit, which costs less than one that is said.
     let (sender, connection) = http1::Builder::new()
-        .max_headers(100)
         .max_buf_size(64 << 10)
         .handshake(TokioIo::new(stream))
         .await

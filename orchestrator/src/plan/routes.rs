@@ -230,6 +230,7 @@ fn settings_with(container: &ContainerDefinition, ingress: &IngressSettings) -> 
         https: ingress.https,
         sticky: ingress.sticky,
         rate_limit: ingress.rate_limit,
+        errors: ingress.errors.clone(),
         ..RouteSettings::default()
     }
 }

@@ -166,7 +166,7 @@ impl Container {
             table,
             wasi: builder.build(),
             http,
-            hooks: Hooks(self.outbound.clone()),
+            hooks: Hooks::new(self.outbound.clone()),
             environment,
             files: self.files.clone(),
             held: Held::new(run.clone()),

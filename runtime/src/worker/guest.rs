@@ -71,7 +71,7 @@ fn add_sockets(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     let [(accept, _), (receive, _), (send, _), (shutdown, _)] = SOCKET_FUNCTIONS;
     let refused = |caller: Caller<'_>, call: &str| {
         let import = format!("wasi_snapshot_preview1.{call}");
-        caller.data().hooks.0.socket_refused(&import);
+        caller.data().hooks.outbound.socket_refused(&import);
         Ok((NOT_SUPPORTED,))
     };
     let mut sockets = linker.instance(SOCKETS_INTERFACE)?;

@@ -245,6 +245,7 @@ impl Handler {
     ) -> Result<Response<ResponseBody>, Fault> {
         let container = &self.container;
         let (mut store, clock) = container.store(began.into_std());
+        store.data_mut().hooks.answers(request.headers());
         let run = Arc::new(Run {
             container: container.clone(),
             fault: Arc::default(),

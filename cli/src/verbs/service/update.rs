@@ -19,7 +19,8 @@ use crate::{control::Control, home::Home, output::line, serve::block_on};
         "deadline", "rollout", "canary", "step", "step_bake", "bake", "max_failed_requests",
         "constraint", "prefer", "strategy", "tolerate", "rebalance", "priority",
         "scale", "target", "schedule", "scale_out_cooldown", "scale_in_cooldown",
-        "no_scaling", "host", "path", "weight", "https", "sticky", "rate_limit", "no_hosts"])
+        "no_scaling", "host", "path", "weight", "https", "sticky", "rate_limit",
+        "error_page", "no_hosts"])
     .required(true).multiple(true)))]
 pub struct Update {
     /// Its name

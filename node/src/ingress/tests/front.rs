@@ -5,7 +5,8 @@ use super::*;
 /// Behind a proxy at every address of this machine.
 fn behind_a_proxy(proxy_protocol: bool) -> Front {
     let loopback = spec::Host::Network([127, 0, 0, 0].into(), 8);
-    Front { certificate: None, proxies: net::TrustedProxies::new([loopback]), proxy_protocol }
+    let proxies = net::TrustedProxies::new([loopback]);
+    Front { proxies, proxy_protocol, ..Front::default() }
 }
 
 #[tokio::test]

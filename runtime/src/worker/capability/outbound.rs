@@ -13,7 +13,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::uri::{PathAndQuery, Scheme, Uri};
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    uri::{PathAndQuery, Scheme, Uri},
+};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -59,9 +62,35 @@ impl Outbound {
     }
 }
 
+/// How often a request and those that led to it have come through an ingress, which ends circles.
+const HOPS: HeaderName = HeaderName::from_static("margay-hops");
+
 /// The hooks of one instance.
 #[derive(Clone)]
-pub(crate) struct Hooks(pub Arc<Outbound>);
+pub(crate) struct Hooks {
+    pub outbound: Arc<Outbound>,
+    /// What the request says that the instance answers.
+    hops: Option<HeaderValue>,
+}
+
+impl Hooks {
+    pub fn new(outbound: Arc<Outbound>) -> Self {
+        Self { outbound, hops: None }
+    }
+
+    /// The instance answers a request with these headers.
+    pub fn answers(&mut self, headers: &HeaderMap) {
+        self.hops = headers.get(HOPS).cloned();
+    }
+}
+
+/// Has what an instance sends carry on the number, whatever the guest says.
+fn carry_on(hops: Option<&HeaderValue>, headers: &mut HeaderMap) {
+    match hops {
+        Some(hops) => drop(headers.insert(HOPS, hops.clone())),
+        None => drop(headers.remove(HOPS)),
+    }
+}
 
 type Io = Box<dyn Future<Output = Result<(), Error>> + Send>;
 type Answer = Result<(http::Response<WasiBody>, Io), Error>;
@@ -69,11 +98,12 @@ type Answer = Result<(http::Response<WasiBody>, Io), Error>;
 impl WasiHttpHooks for Hooks {
     fn send_request(
         &mut self,
-        request: http::Request<WasiBody>,
+        mut request: http::Request<WasiBody>,
         options: Option<RequestOptions>,
         _: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Box<dyn Future<Output = Answer> + Send> {
-        let outbound = self.0.clone();
+        carry_on(self.hops.as_ref(), request.headers_mut());
+        let outbound = self.outbound.clone();
         Box::new(async move { outbound.send(request, options.unwrap_or_default()).await })
     }
 
@@ -303,6 +333,22 @@ mod tests {
     use rustls::{RootCertStore, pki_types::PrivateKeyDer};
 
     use super::*;
+
+    #[test]
+    fn requests_of_a_guest_carry_the_number_of_hops_on() {
+        for (said, hops, want) in [
+            (None, None, None),
+            (None, Some("3"), Some("3")),
+            (Some("0"), Some("3"), Some("3")),
+            (Some("0"), None, None),
+        ] {
+            let value = |text: &str| HeaderValue::from_str(text).unwrap();
+            let mut headers = HeaderMap::from_iter(said.map(|said| (HOPS, value(said))));
+            carry_on(hops.map(value).as_ref(), &mut headers);
+            let got = headers.get(HOPS).map(|hops| hops.to_str().unwrap());
+            assert_eq!(got, want, "{said:?} {hops:?}");
+        }
+    }
 
     #[tokio::test]
     async fn only_a_certificate_of_a_trusted_root_with_the_right_name_will_do() {
