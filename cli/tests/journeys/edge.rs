@@ -1,6 +1,11 @@
 //! What the ingress speaks with its clients beside HTTP/1.1, and which certificate it shows them.
 
-use std::{fs, process::Command};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use serde_json::Value;
 
@@ -137,6 +142,121 @@ fn what_is_wrong_with_a_certificate_is_said_with_the_next_step() {
     let err = stage.margay(["certificate", "rm", "x"]).fails(1);
     assert!(err.contains("there is no certificate `x`"), "{err}");
     stage.margay(["certificate", "create", "x", "--cert", &chain]).fails(2);
+    up.end();
+    stage.is_empty();
+}
+
+/// A program that `tests/run` has built from the Go module registry.
+fn built(name: &str) -> Option<PathBuf> {
+    let folders = std::env::var("MARGAY_TEST_CLIENTS").unwrap_or_default();
+    let found = folders.split(':').map(|folder| Path::new(folder).join(name));
+    let found = found.into_iter().find(|path| path.is_file());
+    if found.is_none() {
+        println!("SKIPPED: `{name}` is not in MARGAY_TEST_CLIENTS");
+    }
+    found
+}
+
+/// An image of one static program as a service of its own, with this port.
+fn serve_program(stage: &Stage, up: &Up, name: &str, program: &Path, command: &str, port: &str) {
+    fs::create_dir_all(stage.path(name)).expect("a folder");
+    fs::copy(program, stage.path(&format!("{name}/program"))).expect("copied");
+    stage.write(
+        &format!("{name}/Dockerfile"),
+        format!("FROM scratch\nCOPY program /program\nCMD {command}\n"),
+    );
+    stage.margay(["build", "-t", name, name]).ok();
+    stage.margay(["login", "-u", "me", &up.registry]).ok();
+    let image = format!("{}/me/{name}:v1", up.registry);
+    stage.margay(["tag", name, &image]).ok();
+    stage.margay(["push", &image]).ok();
+    let toml = format!(
+        "family = \"{name}\"\n[[containers]]\nname = \"{name}\"\nimage = \"{image}\"\n\
+         memory_hard_bytes = 268435456\nports = [{port}]\n"
+    );
+    let toml = stage.write(&format!("{name}.toml"), toml).display().to_string();
+    stage.margay(["task", "register", &toml]).ok();
+    stage.margay(["cluster", "create", "main"]).ok();
+    let id = format!("{name}:1");
+    stage.margay(["service", "create", name, "--task", &id, "--cluster", "main"]).ok();
+}
+
+/// The calls with which implementations of gRPC are tested against each other, over TLS with the
+/// certificate of the host.
+#[test]
+fn clients_of_grpc_call_a_server_of_grpc_through_the_ingress() {
+    let (Some(server), Some(client)) = (built("grpc/server"), built("grpc/client")) else { return };
+    if !native::ready() {
+        return;
+    }
+    let stage = Stage::new();
+    let (host, chain, key) = ("rpc.main.localhost", stage.path("rpc.crt"), stage.path("rpc.key"));
+    let Some((chain, key)) = certificate_at(&chain, &key, &format!("DNS:{host}")) else { return };
+    let up = Up::start(&stage);
+    let port = "{ container_port = 8080, protocol = \"http2\" }";
+    serve_program(&stage, &up, "rpc", &server, "[\"/program\", \"--port=8080\"]", port);
+    stage.margay(["certificate", "create", "rpc", "--cert", &chain, "--key", &key]).ok();
+    let (address, port) = up.ingress.rsplit_once(':').expect("a port");
+    let call = |case: &str| {
+        let output = Command::new(&client)
+            .args(["--use_tls=true", "--use_test_ca=true", "--ca_file", &chain])
+            .args(["--server_host_override", host, "--server_host", address])
+            .args(["--server_port", port, "--test_case", case])
+            .output()
+            .expect("the client");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if output.status.success() { Ok(()) } else { Err(said) }
+    };
+    eventually("its certificate is shown", || call("empty_unary").ok());
+    for case in [
+        "large_unary",
+        "client_streaming",
+        "server_streaming",
+        "ping_pong",
+        "empty_stream",
+        "cancel_after_begin",
+        "cancel_after_first_response",
+        "timeout_on_sleeping_server",
+        "status_code_and_message",
+        "special_status_message",
+        "custom_metadata",
+        "unimplemented_method",
+        "unimplemented_service",
+    ] {
+        assert_eq!(call(case), Ok(()), "{case}");
+    }
+    up.end();
+    stage.is_empty();
+}
+
+/// All of h2spec but a preface that is none, which the same port takes for HTTP/1.1. What is asked
+/// here is refused at once: where a case sends a second frame, the refusal may be faster, and the
+/// case never sees what it waits for. So what counts is what no run of several has passed.
+#[test]
+fn the_conformance_suite_of_http2_finds_no_failure() {
+    const RUNS_MAX: usize = 20;
+    let Some(suite) = built("h2spec") else { return };
+    let stage = Stage::new();
+    let up = Up::start(&stage);
+    let (address, port) = up.ingress.rsplit_once(':').expect("a port");
+    let parts = ["generic", "hpack", "http2/4", "http2/5", "http2/6", "http2/7", "http2/8"];
+    let failures = || -> BTreeSet<String> {
+        let output = Command::new(&suite).args(parts).args(["-h", address, "-p", port]).output();
+        let output = output.expect("the suite");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(said.contains(" tests, ") && !said.contains(" 0 passed"), "{said}");
+        let failed = said.lines().filter(|line| line.trim_start().starts_with('×'));
+        failed.map(|line| line.trim().to_owned()).collect()
+    };
+    let mut never_passed = failures();
+    for _ in 1..RUNS_MAX {
+        if never_passed.is_empty() {
+            break;
+        }
+        let failed = failures();
+        never_passed.retain(|case| failed.contains(case));
+    }
+    assert!(never_passed.is_empty(), "{never_passed:#?}");
     up.end();
     stage.is_empty();
 }

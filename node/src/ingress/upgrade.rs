@@ -107,7 +107,38 @@ fn protocol(request: &Request<impl Body>) -> Option<HeaderValue> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use spec::wire::RouteTable;
+
     use super::*;
+    use crate::ingress::{Shared, limits::UPGRADES_PER_SERVICE_MAX, table::Table};
+
+    #[test]
+    fn a_service_has_so_many_upgraded_connections_and_no_more() {
+        let hosts = BTreeMap::from([("a.localhost".to_owned(), Vec::new())]);
+        let routes = RouteTable { version: 1, hosts, ..RouteTable::default() };
+        let node: spec::NodeId = "n1".parse().unwrap();
+        let shared = || Shared {
+            version: 1,
+            node: node.clone(),
+            routes: routes.clone(),
+            networks: Vec::new(),
+        };
+        let before = Table::build(None, shared(), "sockets".into(), &Table::default());
+        let wish = Request::get("/").header("connection", "upgrade").header("upgrade", "websocket");
+        let wish = wish.body(Full::<Bytes>::default()).unwrap();
+        let service = &before.services["a.localhost"];
+        let held: Vec<_> = (0..UPGRADES_PER_SERVICE_MAX)
+            .map(|_| Upgrade::asked(&wish, service).unwrap().expect("it may"))
+            .collect();
+        // Another version of the routes changes nothing about it.
+        let after = Table::build(None, shared(), "sockets".into(), &before);
+        let refused = Upgrade::asked(&wish, &after.services["a.localhost"]).err().unwrap();
+        assert_eq!((refused.code, refused.status.as_u16()), ("E_UPGRADES", 503));
+        drop(held);
+        assert!(Upgrade::asked(&wish, &after.services["a.localhost"]).unwrap().is_some());
+    }
 
     #[test]
     fn only_a_plain_wish_for_one_other_protocol_is_one() {

@@ -464,3 +464,18 @@ async fn a_report_of_any_size_is_taken_and_any_request_is_a_heartbeat() {
     assert_eq!(status, StatusCode::BAD_REQUEST, "{fault}");
     assert_eq!(condition().await, NodeCondition::Ready);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_port_that_speaks_http2_is_one_of_a_linux_image() {
+    let plane = TestControlPlane::start().await;
+    let speaking = |image: &str| {
+        let mut definition = definition("rpc", image);
+        let port = r#"{ "container_port": 50051, "protocol": "http2" }"#;
+        definition.containers[0].ports = vec![serde_json::from_str(port).unwrap()];
+        definition
+    };
+    let refused = plane.client.register(&speaking("cats")).await.unwrap_err();
+    assert!(refused.to_string().contains("`protocol = \"http2\"` on port 50051"), "{refused}");
+    assert!(refused.hint().unwrap().contains("needs a Linux image"), "{refused}");
+    plane.client.register(&speaking("native")).await.unwrap();
+}
