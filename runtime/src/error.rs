@@ -101,6 +101,9 @@ impl Error {
                     "mount it with :ro, `chmod {open} {path}`, or use a volume: -v NAME:/PATH"
                 ))
             }
+            Self::File { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                Some("the disk is full: make room, for example with margay prune".to_owned())
+            }
             Self::NoFile(_)
             | Self::Os { .. }
             | Self::File { .. }

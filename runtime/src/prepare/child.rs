@@ -12,7 +12,7 @@ use spec::{Descriptor, Digest};
 use super::{
     code::{self, Unfit},
     preparation::Facts,
-    task::{Answer, Job, LayerJob, ProgramJob},
+    task::{Answer, Job, LayerJob, NO_SPACE, ProgramJob},
 };
 use crate::{
     inherited::inherited,
@@ -24,9 +24,13 @@ use crate::{
 /// The preparer's `main`: does the job that it finds on descriptor 3, in the sandbox. To be called
 /// before the process has any thread, and never with arguments of a user.
 pub fn main() -> ExitCode {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
     match serve() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            if matches!(error.kind(), StorageFull | QuotaExceeded) {
+                return ExitCode::from(NO_SPACE);
+            }
             let _ = writeln!(io::stderr(), "margay prepare: {error}");
             ExitCode::FAILURE
         }

@@ -1,3 +1,5 @@
+use std::io::ErrorKind;
+
 use image::{Wasi, WasmFacts};
 
 use super::{adapter, direct_imports, preparation::Facts};
@@ -20,7 +22,13 @@ impl From<image::Error> for Unfit {
     fn from(error: image::Error) -> Self {
         let chain = std::iter::successors(std::error::Error::source(&error), |e| e.source());
         let message = chain.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
-        Self { code: error.code().to_owned(), message, hint: error.hint() }
+        let hint = match &error {
+            image::Error::Read { source, .. } if source.kind() == ErrorKind::StorageFull => {
+                Some("the disk is full: make room, for example with margay prune".to_owned())
+            }
+            other => other.hint(),
+        };
+        Self { code: error.code().to_owned(), message, hint }
     }
 }
 

@@ -100,12 +100,12 @@ pub(super) fn run(preparation: &Preparation<'_>) -> Result<Prepared, Error> {
     match answer {
         Answer::Ready(facts) => keep(preparation, outputs, facts),
         Answer::Refused { code, message, hint } => {
-            let outcome = Outcome::Refused {
-                code: code.clone(),
-                message: message.clone(),
-                hint: hint.clone(),
-            };
-            cache::write_meta(out, key, outcome)?;
+            // A file that could not be read or written says nothing of the image: the next start
+            // tries again.
+            if code != OF_THIS_MACHINE {
+                let (code, message, hint) = (code.clone(), message.clone(), hint.clone());
+                cache::write_meta(out, key, Outcome::Refused { code, message, hint })?;
+            }
             Err(Error::Refused { code, message, hint })
         }
     }
@@ -223,6 +223,11 @@ fn hold(preparation: &Preparation<'_>, pid: u32) -> Option<Tenancy> {
     }
 }
 
+/// The code of an image that was not judged.
+const OF_THIS_MACHINE: &str = "E_READ";
+/// What the preparer exits with when the disk of its outputs is full.
+pub(super) const NO_SPACE: u8 = 28;
+
 fn out_of_memory(bytes: u64) -> Answer {
     Answer::Refused {
         code: "E_COMPILE_LIMIT".to_owned(),
@@ -257,6 +262,10 @@ fn ended_early(status: ExitStatus, preparation: &Preparation<'_>) -> Result<Answ
         }
         Some(libc::SIGXFSZ) => {
             format!("more than {} in one file", spec::print_bytes(limits.layer_bytes_max))
+        }
+        None if status.code() == Some(i32::from(NO_SPACE)) => {
+            let full = io::Error::from_raw_os_error(libc::ENOSPC);
+            return Err(Error::file("write", preparation.out)(full));
         }
         // Not kept: it was killed from outside, on a machine without memory perhaps, and that says
         // nothing of the image.
