@@ -86,7 +86,8 @@ fn hint_for_file(error: &anyhow::Error) -> Option<String> {
         ErrorKind::ReadOnlyFilesystem => {
             Some("write elsewhere: --home FOLDER moves everything that margay keeps".to_owned())
         }
-        ErrorKind::NotFound => {
+        // A link that leads nowhere is in the way of a folder that is to be made.
+        ErrorKind::NotFound | ErrorKind::AlreadyExists => {
             let text = message(error);
             let mut named = text.split('`').skip(1).step_by(2);
             named.find_map(|path| nearest::hint_for_path(Path::new(path)))

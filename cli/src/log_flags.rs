@@ -2,6 +2,7 @@
 //! folder of which the last part is kept.
 
 use anyhow::{bail, ensure};
+use spec::{LimitOverrides, print_bytes};
 
 use crate::failure::{Advice, USAGE_ERROR};
 
@@ -78,7 +79,15 @@ impl LogFlags {
             );
             return Ok(None);
         };
-        Ok(Some(size.saturating_mul(files.unwrap_or(usual_files))))
+        let bytes = size.saturating_mul(files.unwrap_or(usual_files));
+        ensure!(
+            LimitOverrides::default().set(&format!("log={bytes}")).is_ok(),
+            misused(
+                format!("`--log-opt` asks for a log of {}", print_bytes(bytes)),
+                "keep 64k to 1g in all of its files together"
+            )
+        );
+        Ok(Some(bytes))
     }
 }
 
@@ -102,6 +111,8 @@ mod tests {
             ("none", "", Ok(None)),
             ("none", "max-size=1m", Err("keeps no log")),
             ("", "max-file=3", Err("max-file without max-size")),
+            ("", "max-size=1k max-file=2", Err("asks for a log of 2KiB")),
+            ("", "max-size=1g max-file=2", Err("asks for a log of 2GiB")),
             ("", "max-size=1m max-file=0", Err("no number of files")),
             ("", "max-size=much", Err("`much`")),
             ("", "tag=x", Err("no option `tag`")),

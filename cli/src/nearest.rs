@@ -7,7 +7,12 @@ const ENTRIES_MAX: usize = 4096;
 
 /// The one of `names` that `text` is a misspelling of: a slip or two away, not merely alike.
 pub fn nearest<'a>(text: &str, names: &[&'a str]) -> Option<&'a str> {
-    let slips_max = if text.chars().count() < 5 { 1 } else { 2 };
+    let slips_max = match text.chars().count() {
+        // Every other letter would be near.
+        0 | 1 => 0,
+        2..5 => 1,
+        _ => 2,
+    };
     let near = names.iter().map(|name| (slips(text, name), *name)).min()?;
     (near.0 <= slips_max).then_some(near.1)
 }
@@ -78,6 +83,7 @@ mod tests {
             ("samples/hello/helo.wasm", Some("did you mean `samples/hello/hello.wasm`?")),
             ("sampels/hello/hello.wasm", Some("did you mean `samples`?")),
             ("samples/hello/other", Some("see what is there: ls samples/hello")),
+            ("s", Some("see what is there: ls .")),
             ("link", Some("it is a link that leads nowhere: ls -l link")),
             ("samples/hello/hello.wasm", None),
         ] {

@@ -60,6 +60,15 @@ impl Ready {
         matches!(self, Self::Wasm { prepared, .. } if prepared.facts.world == World::Http)
     }
 
+    /// Whether `args` begin with the program that the image names. A Wasm image has one.
+    pub fn is_own_program(&self, args: &[String]) -> bool {
+        let Self::Native(native) = self else { return true };
+        let image = native.plan.execution();
+        let words = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
+        let own = words(&image.entrypoint).into_iter().chain(words(&image.cmd)).next();
+        own.as_ref() == args.first()
+    }
+
     /// The ports on which it serves: those that its image exposes, and 80 for a Wasm program that
     /// answers requests on none that is named.
     pub fn served_ports(&self) -> Vec<u16> {

@@ -290,9 +290,12 @@ impl Launch {
         Check::of(&check, execution.shell.as_deref())
     }
 
-    /// The ports on which its image says that it serves.
+    /// The ports on which its image says that it serves; none where another program of it runs.
     pub fn served_ports(&self) -> Vec<u16> {
-        self.ready.served_ports()
+        match self.ready.is_own_program(&self.args) {
+            true => self.ready.served_ports(),
+            false => Vec::new(),
+        }
     }
 
     fn may_listen(&self, port: Port) -> bool {

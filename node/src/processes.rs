@@ -30,44 +30,57 @@ const TICK: Duration = Duration::from_millis(10);
 /// As much of a command line as is shown.
 const COMMAND_CHARS_MAX: usize = 200;
 
-/// Those of a task that runs: its worker, or what its container's shim has started.
-///
-/// # Errors
-/// When its status cannot be read.
-pub fn of_task(task: &TaskFolder) -> Result<Vec<Process>> {
-    let Some(root) = task.status()?.and_then(|status| status.process) else {
-        return Ok(Vec::new());
-    };
-    if !task.state()?.is_alive() || !root.is_alive() {
-        return Ok(Vec::new());
+/// All processes of the machine at one moment: tasks are looked up in it as often as wanted.
+#[derive(Debug, Default)]
+pub struct ProcessTable(BTreeMap<i32, Process>);
+
+impl ProcessTable {
+    pub fn read() -> Self {
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        Self(pids.filter_map(process).map(|process| (process.pid, process)).collect())
     }
-    let is_shim = task.record().kind == Kind::Native;
-    let mut found = below(root.pid);
-    found.retain(|process| !(is_shim && process.pid == root.pid));
-    Ok(found)
+
+    /// Those of a task that runs: its worker, or what its container's shim has started.
+    ///
+    /// # Errors
+    /// When its status cannot be read.
+    pub fn of_task(&self, task: &TaskFolder) -> Result<Vec<Process>> {
+        let Some(root) = task.status()?.and_then(|status| status.process) else {
+            return Ok(Vec::new());
+        };
+        if !task.state()?.is_alive() || !root.is_alive() {
+            return Ok(Vec::new());
+        }
+        let is_shim = task.record().kind == Kind::Native;
+        let mut found = self.below(root.pid);
+        found.retain(|process| !(is_shim && process.pid == root.pid));
+        Ok(found)
+    }
+
+    /// The process `root` and all that come from it.
+    fn below(&self, root: i32) -> Vec<Process> {
+        let mut inside = BTreeSet::from([root]);
+        // Children may have lower numbers than their parents; each round goes one level down.
+        loop {
+            let before = inside.len();
+            let children = self.0.values().filter(|process| inside.contains(&process.parent));
+            let children: Vec<i32> = children.map(|process| process.pid).collect();
+            inside.extend(children);
+            if inside.len() == before {
+                break;
+            }
+        }
+        self.0.values().filter(|process| inside.contains(&process.pid)).cloned().collect()
+    }
 }
 
-/// The process `root` and all that come from it.
-fn below(root: i32) -> Vec<Process> {
-    let mut all: BTreeMap<i32, Process> = BTreeMap::new();
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());
-        if let Some(process) = pid.and_then(process) {
-            all.insert(process.pid, process);
-        }
-    }
-    let mut inside = BTreeSet::from([root]);
-    // Children may have lower numbers than their parents; each round goes one level down.
-    loop {
-        let before = inside.len();
-        let children = all.values().filter(|process| inside.contains(&process.parent));
-        let children: Vec<i32> = children.map(|process| process.pid).collect();
-        inside.extend(children);
-        if inside.len() == before {
-            break;
-        }
-    }
-    all.into_values().filter(|process| inside.contains(&process.pid)).collect()
+/// Those of one task.
+///
+/// # Errors
+/// As [`ProcessTable::of_task`].
+pub fn of_task(task: &TaskFolder) -> Result<Vec<Process>> {
+    ProcessTable::read().of_task(task)
 }
 
 fn process(pid: i32) -> Option<Process> {
@@ -110,7 +123,7 @@ mod tests {
     fn this_process_and_its_children_are_found() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let me = std::process::id().cast_signed();
-        let found = below(me);
+        let found = ProcessTable::read().below(me);
         let own = found.iter().find(|process| process.pid == me).unwrap();
         assert!(own.memory_bytes > 0, "{own:?}");
         let theirs = child.id().cast_signed();

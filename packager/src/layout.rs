@@ -21,6 +21,12 @@ const INDEX_BYTES_MAX: u64 = 32 << 20;
 /// Where blobs are being written.
 const UNFINISHED: &str = "tmp";
 
+/// The disk is full, or read-only.
+fn takes_nothing(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
+}
+
 /// A folder of images: an OCI layout, usable by every other tool that reads one.
 ///
 /// Readers take no lock: blobs are immutable, and the table of names is replaced in one rename.
@@ -64,13 +70,21 @@ impl Layout {
         let dir = dir.into();
         let layout = Self { store: FileBlobStore::of_oci_layout(&dir, UNFINISHED), dir };
         let marker = layout.dir.join("oci-layout");
-        if !marker.exists() {
-            let folder = layout.dir.join("blobs/sha256");
-            disk::private_folder(&folder).map_err(io_error("create", folder))?;
-            let _hold = layout.hold()?;
-            layout.replace_file(&marker, OCI_LAYOUT)?;
+        if marker.exists() {
+            return Ok(layout);
         }
-        Ok(layout)
+        match layout.create(&marker) {
+            // It has no image, which can be seen without writing.
+            Err(Error::Io { source, .. }) if takes_nothing(&source) => Ok(layout),
+            created => created.map(|()| layout),
+        }
+    }
+
+    fn create(&self, marker: &Path) -> Result<(), Error> {
+        let folder = self.dir.join("blobs/sha256");
+        disk::private_folder(&folder).map_err(io_error("create", folder))?;
+        let _hold = self.hold()?;
+        self.replace_file(marker, OCI_LAYOUT)
     }
 
     /// The layout of another tool in `dir`: only read, never written.

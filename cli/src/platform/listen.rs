@@ -44,15 +44,15 @@ impl Ports {
     }
 }
 
-/// Binds `address`; `flag` is what would choose another port.
+/// Binds `address`; `flag` is what would choose another port, up to its number.
 pub fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
     let (host, port) = (address.ip(), address.port());
     let advice = |error: io::Error| match error.kind() {
         io::ErrorKind::AddrInUse => Advice::new(format!("port {port} on {host} is taken"))
-            .hint(format!("choose another: {flag} PORT, or {flag} 0 for any free one")),
+            .hint(format!("choose another: {flag}PORT, or {flag}0 for any free one")),
         io::ErrorKind::PermissionDenied => {
             Advice::new(format!("cannot listen on port {port} of {host}: {error}"))
-                .hint(format!("ports below 1024 need root: {flag} PORT"))
+                .hint(format!("ports below 1024 need root: {flag}PORT"))
         }
         io::ErrorKind::AddrNotAvailable => {
             Advice::new(format!("{host} is no address of this machine"))
@@ -65,7 +65,7 @@ pub fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
 
 /// As [`bind`]; for "any free port" the one of the last time, where that is still free.
 pub fn bind_again(host: IpAddr, port: u16, last: u16, flag: &str) -> anyhow::Result<TcpListener> {
-    let bind = |port| bind(SocketAddr::new(host, port), flag);
+    let bind = |port| bind(SocketAddr::new(host, port), &format!("{flag} "));
     match port {
         0 => bind(last).or_else(|_| bind(0)),
         port => bind(port),

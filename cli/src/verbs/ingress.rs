@@ -39,7 +39,7 @@ impl Args {
         self.listen.announce("ingress", &listener)?;
         let peers = match (self.peers_fd, self.peers) {
             (Some(number), _) => Some(inherited(number)?),
-            (None, Some(address)) => Some(bind(address, "--peers ADDRESS:PORT with another")?),
+            (None, Some(address)) => Some(bind(address, "--peers ADDRESS:")?),
             (None, None) => None,
         };
         if self.front.certificate.paths().is_some() && !self.child.has_parent() {

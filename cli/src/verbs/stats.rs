@@ -4,7 +4,7 @@ use std::{
 };
 
 use node::{
-    processes,
+    processes::ProcessTable,
     tasks::{self, TaskFolder},
 };
 use serde::Serialize;
@@ -137,10 +137,10 @@ impl Args {
                 found.collect::<Result<_, _>>()?
             }
         };
-        let mut rows = Vec::new();
+        let (mut rows, processes) = (Vec::new(), ProcessTable::read());
         for folder in folders {
             if self.all || !self.tasks.is_empty() || folder.state()?.is_alive() {
-                rows.push(row(&folder)?);
+                rows.push(row(&folder, &processes)?);
             }
         }
         Ok(Sample { at: Instant::now(), rows })
@@ -172,9 +172,9 @@ fn wants_cpu(form: &Form) -> bool {
     form.is_own() || form.names("CPUPerc")
 }
 
-fn row(folder: &TaskFolder) -> anyhow::Result<Row> {
+fn row(folder: &TaskFolder, processes: &ProcessTable) -> anyhow::Result<Row> {
     let record = folder.record();
-    let found = processes::of_task(folder)?;
+    let found = processes.of_task(folder)?;
     let disk = found.iter().fold((0u64, 0u64), |sum, process| {
         let (read, written) = process.disk_bytes;
         (sum.0.saturating_add(read), sum.1.saturating_add(written))

@@ -33,6 +33,30 @@ impl Drop for SmallDisk {
     }
 }
 
+#[test]
+fn a_disk_without_room_is_named_and_what_is_there_can_be_listed() {
+    let stage = Stage::new();
+    let Some(disk) = SmallDisk::at(stage.home()) else {
+        println!("SKIPPED: a small disk takes root");
+        return;
+    };
+    disk.fill();
+    // Nothing was kept in this home yet, and nothing can be.
+    for line in ["ps -a", "images", "volume ls"] {
+        stage.margay(line.split(' ')).ok();
+    }
+    // Room for the image, and none for its machine code.
+    let fill = fs::File::options().write(true).open(disk.0.join("fill")).expect("a file");
+    let length = fill.metadata().expect("metadata").len();
+    fill.set_len(length - (180 << 10)).expect("shorter");
+    let hello = samples().join("hello/hello.wasm").display().to_string();
+    let err = stage.margay(["run", "--rm", &hello]).fails(125);
+    assert!(err.contains("No space left on device"), "{err}");
+    assert!(err.contains("hint: the disk is full: make room"), "{err}");
+    drop(disk);
+    stage.is_empty();
+}
+
 /// What makes room works without any.
 #[test]
 fn room_can_be_made_on_a_full_disk() {

@@ -59,6 +59,23 @@ fn output_that_nothing_keeps_is_said_and_ends_the_program() {
 }
 
 #[test]
+fn a_program_has_the_variables_that_docker_gives_it() {
+    let Some(stage) = stage_with_image() else { return };
+    let env = |flags: &[&str]| {
+        stage.margay([&["run", "--rm"], flags, &["box", "busybox", "env"]].concat()).ok()
+    };
+    assert!(env(&[]).contains("HOSTNAME=box\n"), "{}", env(&[]));
+    assert!(env(&["--hostname", "cat"]).contains("HOSTNAME=cat\n"));
+    assert!(env(&["-e", "HOSTNAME=other"]).contains("HOSTNAME=other\n"));
+    // A server's ports are spoken of when the server runs.
+    build(&stage, "server", "EXPOSE 80\nCMD [\"/bin/busybox\", \"true\"]");
+    let note = "The image serves on port 80";
+    assert!(stage.margay(["run", "--rm", "server"]).err.contains(note));
+    assert!(!stage.margay(["run", "--rm", "server", "busybox", "env"]).err.contains(note));
+    stage.is_empty();
+}
+
+#[test]
 fn a_program_that_the_image_has_not_is_named_with_what_to_do() {
     let Some(stage) = stage_with_image() else { return };
     for (program, code, want) in [

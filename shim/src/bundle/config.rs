@@ -63,11 +63,13 @@ pub(crate) fn check_args(args: &[String]) -> Result<(), Error> {
     }
 }
 
-/// The image's variables, overridden by those of the assignment; PATH, HOME and TERM have defaults.
+/// The image's variables, overridden by those of the assignment; PATH, HOME, HOSTNAME and TERM have
+/// defaults.
 pub(crate) fn env(
     config: &ImageConfig,
     assigned: &BTreeMap<String, String>,
     home: Option<&str>,
+    hostname: &str,
     terminal: bool,
 ) -> Result<Vec<String>, Error> {
     let mut all = BTreeMap::new();
@@ -76,6 +78,7 @@ pub(crate) fn env(
         "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
     );
     all.insert("HOME".to_owned(), home.unwrap_or("/").to_owned());
+    all.insert("HOSTNAME".to_owned(), hostname.to_owned());
     if terminal {
         all.insert("TERM".to_owned(), "xterm".to_owned());
     }
@@ -438,10 +441,10 @@ mod tests {
         let config = ImageConfig { config: Some(execution), ..Default::default() };
         let assigned = BTreeMap::from([("A".to_owned(), "outside".to_owned())]);
         assert_eq!(
-            env(&config, &assigned, Some("/root"), false).unwrap(),
-            ["A=outside", "HOME=/root", "PATH=/x"]
+            env(&config, &assigned, Some("/root"), "cats", false).unwrap(),
+            ["A=outside", "HOME=/root", "HOSTNAME=cats", "PATH=/x"]
         );
         let bad = BTreeMap::from([("A".to_owned(), "x\0y".to_owned())]);
-        assert!(env(&config, &bad, None, true).is_err());
+        assert!(env(&config, &bad, None, "cats", true).is_err());
     }
 }

@@ -105,6 +105,7 @@ fn build_at(
             &program.config,
             &order.env,
             account.home.as_deref(),
+            &hostname,
             order.stdio.terminal.is_some(),
         )?,
         args,
