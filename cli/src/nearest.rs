@@ -77,13 +77,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         fs::create_dir_all(at("samples/hello")).unwrap();
+        fs::create_dir_all(at("samples/x")).unwrap();
         fs::write(at("samples/hello/hello.wasm"), "").unwrap();
         std::os::unix::fs::symlink("nothing", at("link")).unwrap();
         for (path, want) in [
             ("samples/hello/helo.wasm", Some("did you mean `samples/hello/hello.wasm`?")),
             ("sampels/hello/hello.wasm", Some("did you mean `samples`?")),
             ("samples/hello/other", Some("see what is there: ls samples/hello")),
-            ("s", Some("see what is there: ls .")),
+            ("samples/y", Some("see what is there: ls samples")),
             ("link", Some("it is a link that leads nowhere: ls -l link")),
             ("samples/hello/hello.wasm", None),
         ] {
