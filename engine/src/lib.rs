@@ -13,6 +13,8 @@ mod exit; // how it ended, and the exit codes and sentences of both kinds
 mod event; // what happens to it until then
 mod container; // the two traits
 mod log; // what its program writes, in a file of bounded size
+pub mod child; // waiting for a process that was started, and no longer
+pub mod subordinate_ids; // ids of an ordinary user, and how a namespace gets them
 pub mod cgroup; // what the kernel counts and limits for a container
 mod turns; // how soon a process that waits gets a processor
 pub mod mount; // detached mounts, and the ids of files in them

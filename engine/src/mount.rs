@@ -58,7 +58,13 @@ pub enum Programs {
 /// When there is nothing at `path`, or the caller may not mount.
 pub fn detach(path: &Path, rights: Rights, programs: Programs) -> io::Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let mount = open_tree(CWD, path, flags)?;
+    let (mount, depth) = match open_tree(CWD, path, flags) {
+        // In a user namespace what is mounted below it may not be uncovered, so it comes along.
+        Err(Errno::INVAL) => {
+            (open_tree(CWD, path, flags | OpenTreeFlags::AT_RECURSIVE)?, libc::AT_RECURSIVE)
+        }
+        mount => (mount?, 0),
+    };
     let mut attributes = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
     if !rights.write && !rights.delete {
         attributes |= libc::MOUNT_ATTR_RDONLY;
@@ -66,7 +72,7 @@ pub fn detach(path: &Path, rights: Rights, programs: Programs) -> io::Result<Own
     if programs == Programs::Forbidden {
         attributes |= libc::MOUNT_ATTR_NOEXEC;
     }
-    set_attributes(&mount, attributes, None)?;
+    set_attributes(&mount, depth, attributes, None)?;
     Ok(mount)
 }
 
@@ -100,7 +106,7 @@ impl IdMap {
     /// Others than that the mount cannot show other ids.
     pub fn show(&self, mount: &OwnedFd) -> io::Result<Shown> {
         let Some(namespace) = &self.0 else { return Ok(Shown::Unsupported) };
-        match set_attributes(mount, libc::MOUNT_ATTR_IDMAP, Some(namespace)) {
+        match set_attributes(mount, 0, libc::MOUNT_ATTR_IDMAP, Some(namespace)) {
             Ok(()) => Ok(Shown::Done),
             Err(error) => match error.raw_os_error() {
                 Some(libc::EINVAL | libc::EPERM | libc::ENOSYS | libc::EOPNOTSUPP) => {
@@ -157,7 +163,12 @@ fn waiting_child(reader: &OwnedFd, writer: &OwnedFd) -> io::Result<Pid> {
 }
 
 #[expect(unsafe_code, reason = "rustix has no mount_setattr")]
-fn set_attributes(mount: &OwnedFd, set: u64, ids: Option<&OwnedFd>) -> io::Result<()> {
+fn set_attributes(
+    mount: &OwnedFd,
+    depth: libc::c_int,
+    set: u64,
+    ids: Option<&OwnedFd>,
+) -> io::Result<()> {
     let attributes = libc::mount_attr {
         attr_set: set,
         attr_clr: 0,
@@ -170,7 +181,7 @@ fn set_attributes(mount: &OwnedFd, set: u64, ids: Option<&OwnedFd>) -> io::Resul
             libc::SYS_mount_setattr,
             mount.as_raw_fd(),
             c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
+            libc::AT_EMPTY_PATH | depth,
             &attributes,
             size_of_val(&attributes),
         )

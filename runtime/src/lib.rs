@@ -15,9 +15,7 @@
 mod assignment; // everything that a worker is handed
 mod socket; // waiting for them without a thread
 mod frame; // the messages between a worker and its supervisor
-mod child; // waiting for a process with a deadline
 mod separation; // a uid of its own for each worker, or a user namespace
-mod subordinate_ids; // uids for workers of an ordinary user, and how a namespace gets them
 mod own_user; // how a worker takes its uid in such a namespace
 mod supervisor; // a worker from the outside: spawn, assign, watch, stop, adopt
 mod broker; // connections that a grant allows, made outside the sandbox
@@ -43,7 +41,6 @@ pub use {
     prepare::{Facts, LayerBlob, Preparation, Prepared, Program, prepare},
     seal::Key,
     separation::Separation,
-    subordinate_ids::{Lacking, SubordinateIds, available as subordinate_ids},
     supervisor::{
         Adopted, SpareWorker, SpawnOptions, UsagePage, WasmEngine, Worker, adopt, try_own_user,
         try_walls,

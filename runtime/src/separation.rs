@@ -3,9 +3,8 @@
 
 use std::sync::LazyLock;
 
+use engine::subordinate_ids;
 use rustix::thread::{CapabilitySet, capabilities};
-
-use crate::subordinate_ids;
 
 /// Own uids start here: above every range that distributions hand out, and unique among living
 /// processes without any bookkeeping, because a pid is.

@@ -105,7 +105,7 @@ fn user() -> Check {
     }
     // Only a worker shows whether the kernel and the programs of the distribution agree.
     let _ = runtime::SpareWorker::spawn(&runtime::SpawnOptions::default());
-    match runtime::subordinate_ids() {
+    match engine::subordinate_ids::available() {
         Ok(ids) => ok(
             "user",
             format!(

@@ -12,6 +12,7 @@ use disk::{Lock, NewFile, Survives};
 use engine::{
     Slots,
     cgroup::{Bounds, Tenancy},
+    child::wait_until,
 };
 use serde::{Deserialize, Serialize};
 use spec::Digest;
@@ -23,7 +24,6 @@ use super::{
 use crate::limits::{PREPARER_ANSWER_BYTES_MAX, PREPARER_THREADS_MAX};
 use crate::{
     Error,
-    child::wait_until,
     supervisor::{Rlimits, send_assignment, start},
 };
 

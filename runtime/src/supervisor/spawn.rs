@@ -13,7 +13,7 @@ use std::{
 use engine::{
     FDS_MAX, VolumeMount, VolumeSource,
     cgroup::{Bounds, Place},
-    exec, frame,
+    exec, frame, subordinate_ids,
 };
 use rustix::{
     fs::{Mode, OFlags},
@@ -30,7 +30,6 @@ use crate::{
     limits::{ALLOCATOR_TUNABLES, STARTS_MAX},
     own_user::{self, Mapped, OWN_USER},
     separation::own_id,
-    subordinate_ids,
     supervisor::adopt::SOCKET,
     usage,
 };
@@ -150,13 +149,14 @@ pub(crate) fn start(
 fn give_own_user(child: &Child, control: &OwnedFd) -> Result<bool, Error> {
     let Ok(ids) = subordinate_ids::available() else { return Ok(false) };
     let Some(user) = ids.of(child.id()) else { return Ok(false) };
-    match ids.map(child.id(), user) {
+    match ids.map(child.id(), user, 1) {
         Ok(()) => {
             // One that is gone already is found out by its assignment.
             let _ = frame::send(control, &Mapped, &[]);
             Ok(true)
         }
         Err(why) => {
+            tracing::warn!(%why, hint = why.hint(), "workers keep the user of this process");
             subordinate_ids::give_up(why);
             Ok(false)
         }

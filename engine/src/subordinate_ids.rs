@@ -1,5 +1,6 @@
-//! Users and groups for the workers of an ordinary user: one each, from the range that
-//! `/etc/subuid` and `/etc/subgid` give that user.
+//! Users and groups for the containers of an ordinary user, from the range that `/etc/subuid` and
+//! `/etc/subgid` give that user: one for each worker, and as many as an image may have for a native
+//! container.
 //!
 //! The kernel lets an ordinary user map its own ids alone. `newuidmap` and `newgidmap`, which are
 //! set-user-id programs of the distribution, write the others, after they have looked into the same
@@ -31,6 +32,8 @@ pub struct Range {
 pub struct SubordinateIds {
     pub users: Range,
     pub groups: Range,
+    /// Whose they are.
+    user: String,
     newuidmap: PathBuf,
     newgidmap: PathBuf,
 }
@@ -43,6 +46,8 @@ pub enum Lacking {
     Name(u32),
     #[error("`{file}` has no range of at least {RANGE_MIN} ids for `{user}`")]
     Range { file: &'static str, user: String },
+    #[error("`{file}` has a range of {count} ids for `{user}`, and Linux images need {needed}")]
+    Few { file: &'static str, user: String, count: u32, needed: u32 },
     #[error("there is no `{0}` with the rights of root in /usr/bin or /bin")]
     Program(&'static str),
     #[error("this process runs with no_new_privs, so `newuidmap` has no rights")]
@@ -57,7 +62,7 @@ impl Lacking {
     pub fn hint(&self) -> String {
         match self {
             Self::Name(_) => "give the user a name: useradd -u UID NAME".to_owned(),
-            Self::Range { user, .. } => format!(
+            Self::Range { user, .. } | Self::Few { user, .. } => format!(
                 "give it one, as root: usermod --add-subuids 100000-165535 --add-subgids \
                  100000-165535 {user}"
             ),
@@ -96,8 +101,7 @@ pub fn available() -> Result<SubordinateIds, Lacking> {
 }
 
 /// Remembers that no namespace can be given any.
-pub(crate) fn give_up(why: Lacking) {
-    tracing::warn!(%why, hint = why.hint(), "workers keep the user of this process");
+pub fn give_up(why: Lacking) {
     *FOUND.lock().unwrap_or_else(PoisonError::into_inner) = Err(why);
 }
 
@@ -113,7 +117,8 @@ fn find() -> Result<SubordinateIds, Lacking> {
         largest(&String::from_utf8_lossy(&text), &user, uid)
             .ok_or_else(|| Lacking::Range { file, user: user.clone() })
     };
-    Ok(SubordinateIds { users: range(SUBUID)?, groups: range(SUBGID)?, newuidmap, newgidmap })
+    let (users, groups) = (range(SUBUID)?, range(SUBGID)?);
+    Ok(SubordinateIds { users, groups, user, newuidmap, newgidmap })
 }
 
 /// A program of the distribution. Not searched for in `PATH`: it is to have rights that its
@@ -147,6 +152,7 @@ fn largest(text: &str, user: &str, uid: u32) -> Option<Range> {
     ranges.max_by_key(|range| range.count)
 }
 
+#[expect(unsafe_code, reason = "std has no user database")]
 fn name_of(uid: u32) -> Option<String> {
     // As much as glibc recommends for a user with a long entry.
     let mut text = vec![0; 16 << 10];
@@ -164,9 +170,9 @@ fn name_of(uid: u32) -> Option<String> {
     name.to_str().ok().map(str::to_owned)
 }
 
-/// A user and a group of the machine, for one process.
+/// A user and a group of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct OwnUser {
+pub struct OwnUser {
     uid: u32,
     gid: u32,
 }
@@ -177,16 +183,33 @@ impl SubordinateIds {
     /// While there are no more pids than ids, no two processes are given the same. Where there are,
     /// one that lives is seen; and for one that has not become its user yet to be missed, as many
     /// processes as there are ids would have to start within the few milliseconds that this takes.
-    pub(crate) fn of(&self, pid: u32) -> Option<OwnUser> {
+    pub fn of(&self, pid: u32) -> Option<OwnUser> {
         let nth = pid % self.users.count.min(self.groups.count);
         let user = OwnUser { uid: self.users.first + nth, gid: self.groups.first + nth };
         let taken = getpriority_user(Uid::from_raw(user.uid)).is_ok();
         (!taken).then_some(user)
     }
 
+    /// The first of `count` that follow each other.
+    ///
+    /// # Errors
+    /// [`Lacking::Few`].
+    pub fn first_of(&self, count: u32) -> Result<OwnUser, Lacking> {
+        for (file, range) in [(SUBUID, self.users), (SUBGID, self.groups)] {
+            if range.count < count {
+                let user = self.user.clone();
+                return Err(Lacking::Few { file, user, count: range.count, needed: count });
+            }
+        }
+        Ok(OwnUser { uid: self.users.first, gid: self.groups.first })
+    }
+
     /// Lets the user namespace of the process `pid`, which we made and which has no user yet, have
-    /// two: ours as its user 0, and `user` as its user 1.
-    pub(crate) fn map(&self, pid: u32, user: OwnUser) -> Result<(), Lacking> {
+    /// ours as its user 0, and from its user 1 on the `count` that begin with `user`.
+    ///
+    /// # Errors
+    /// What the programs said.
+    pub fn map(&self, pid: u32, user: OwnUser, count: u32) -> Result<(), Lacking> {
         let maps = [
             (&self.newuidmap, geteuid().as_raw(), user.uid),
             (&self.newgidmap, getegid().as_raw(), user.gid),
@@ -194,7 +217,7 @@ impl SubordinateIds {
         let deadline = Instant::now() + MAPPING_TIME_MAX;
         let started = maps.map(|(program, ours, own)| {
             let child = Command::new(program)
-                .args([pid, 0, ours, 1, 1, own, 1].map(|number| number.to_string()))
+                .args([pid, 0, ours, 1, 1, own, count].map(|number| number.to_string()))
                 .env_clear()
                 .current_dir("/")
                 .stdin(Stdio::null())
@@ -265,6 +288,7 @@ mod tests {
         let ids = |first| SubordinateIds {
             users: Range { first, count: 4 },
             groups: Range { first: 700_000, count: 4 },
+            user: "bob".to_owned(),
             newuidmap: PathBuf::new(),
             newgidmap: PathBuf::new(),
         };
@@ -274,6 +298,9 @@ mod tests {
             let want = OwnUser { uid: 1_900_000_000 + nth, gid: 700_000 + nth };
             assert_eq!(free.of(pid), Some(want));
         }
+        assert_eq!(free.first_of(4), Ok(OwnUser { uid: 1_900_000_000, gid: 700_000 }));
+        let few = free.first_of(5).expect_err("one is missing").to_string();
+        assert!(few.contains("has a range of 4 ids for `bob`, and Linux images need 5"), "{few}");
     }
 
     #[test]

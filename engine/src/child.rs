@@ -13,7 +13,10 @@ use rustix::{
 };
 
 /// The child's status, or `None` when it is still there at `deadline`.
-pub(crate) fn wait_until(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitStatus>> {
+///
+/// # Errors
+/// When the kernel does not tell.
+pub fn wait_until(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitStatus>> {
     let pid = Pid::from_child(child);
     let process = pidfd_open(pid, PidfdFlags::empty())?;
     loop {
