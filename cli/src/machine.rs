@@ -122,7 +122,7 @@ pub fn probe_main() -> ! {
     let folder = std::env::args_os().nth(2).unwrap_or_else(|| "/".into());
     // Asked first: in a user namespace of its own every process has all rights, and they mean
     // nothing outside.
-    let may_mount = shim::check_rights().is_ok();
+    let may_mount = rustix::process::geteuid().is_root() && shim::check_rights().is_ok();
     // SAFETY: there is one thread, and nothing shares its descriptors or its view of the
     // filesystem.
     let own_mounts = || unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) };

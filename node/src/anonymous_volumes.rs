@@ -1,8 +1,6 @@
 //! Volumes without a name of a user's choice, each for one task: those that an image declares with
 //! VOLUME, and `-v /path`. They stay when their task ends, and go with it where that is asked for.
 
-use std::fs;
-
 use spec::{Capability, Digest, FileGrant, OPERATOR, VolumeName};
 
 use crate::{
@@ -62,7 +60,7 @@ pub(crate) fn remove(home: &Home, record: &TaskRecord) -> Result<()> {
         // A name that is no name leads nowhere but below the folder of volumes.
         let Ok(name) = mount.source.parse::<VolumeName>() else { continue };
         let folder = home.volumes(owner).join(name.as_str());
-        match fs::remove_dir_all(&folder) {
+        match shim::remove_tree(&folder) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(Error::file("remove the volume", &folder)(error));
             }
@@ -83,6 +81,8 @@ pub(crate) fn is_one(name: &VolumeName) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::tasks::{MountRecord, folder_tests};
 

@@ -31,14 +31,14 @@ const REMOVE_TRIES_MAX: u32 = 20;
 /// Removes a folder that has another name by now, and with which other processes may not be done.
 pub(crate) fn remove_all(folder: &Path) -> io::Result<()> {
     for _ in 1..REMOVE_TRIES_MAX {
-        match fs::remove_dir_all(folder) {
+        match shim::remove_tree(folder) {
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
                 std::thread::sleep(Duration::from_millis(5));
             }
             removed => return removed,
         }
     }
-    fs::remove_dir_all(folder)
+    shim::remove_tree(folder)
 }
 
 /// The bytes of `path`; `None` when there is no such file.

@@ -257,6 +257,9 @@ fn decide<W: FnMut(Note)>(
         settings.check_for_wasm()?;
         allow.extend(settings.wasm_grants()?);
     }
+    if plan.kind_hint() == image::Kind::Native {
+        settings.check_for_linux()?;
+    }
     let mut exposed = plan.exposed();
     if plan.kind_hint() == image::Kind::Wasm {
         // What its image says of datagrams says nothing about a program that can take none.

@@ -94,6 +94,31 @@ impl Settings {
         }
     }
 
+    /// Names the first setting that the container of a Linux image cannot have: an ordinary user
+    /// makes no cgroup for it.
+    pub(crate) fn check_for_linux(&self) -> Result<()> {
+        if rustix::process::geteuid().is_root() {
+            return Ok(());
+        }
+        let refused = |flag: &str, why: &str, hint: &str| {
+            let why = format!("`{flag}` takes root for a Linux image: {why}");
+            Err(Error::Native { why, hint: Some(hint.to_owned()) })
+        };
+        match self {
+            _ if self.cpu_millis.is_some() => refused(
+                "--cpus",
+                "an ordinary user's tasks are in no cgroup that could share processors out",
+                "leave it out, or limit the time that it takes: --cpu-time DURATION",
+            ),
+            _ if self.linux.memory_bytes_soft.is_some() => refused(
+                "--memory-reservation",
+                "an ordinary user's tasks are in no cgroup that the kernel could spare",
+                "limit its memory: -m BYTES",
+            ),
+            _ => Ok(()),
+        }
+    }
+
     /// What a Wasm program is granted by them: a tmpfs is a folder of its writable layer, which is
     /// in memory.
     pub(crate) fn wasm_grants(&self) -> Result<Vec<Capability>> {

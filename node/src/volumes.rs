@@ -142,11 +142,11 @@ pub fn remove(home: &Home, volume: &Volume) -> Result<()> {
         return Err(Error::VolumeInUse { volume, task });
     }
     let hidden = volume.folder.with_file_name(format!(".removed-{}", volume.name));
-    let _ = fs::remove_dir_all(&hidden);
+    let _ = shim::remove_tree(&hidden);
     fs::rename(&volume.folder, &hidden).map_err(Error::file("remove", &volume.folder))?;
     let _ = fs::remove_file(kept(home, &volume.name));
     events::record(home, Event::of(Subject::Volume, "destroy", volume.name.as_str()));
-    fs::remove_dir_all(&hidden).map_err(Error::file("remove", &hidden))
+    shim::remove_tree(&hidden).map_err(Error::file("remove", &hidden))
 }
 
 /// Hidden, so that it is no volume.

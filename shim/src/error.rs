@@ -1,6 +1,6 @@
 use std::{io, path::PathBuf};
 
-use engine::StartFailure;
+use engine::{StartFailure, subordinate_ids::Lacking};
 
 /// Why a native container cannot run, or cannot be reached.
 #[derive(Debug, thiserror::Error)]
@@ -29,9 +29,12 @@ pub enum Error {
         /// The warning about the runtime, when it is not current.
         outdated: Option<String>,
     },
-    /// Native images need root in this version.
-    #[error("native images need root: making their users, mounts and limits is privileged")]
-    NotRoot,
+    /// An ordinary user has no ids for the users of an image.
+    #[error("native images need users of their own, or root: {0}")]
+    NoIds(Lacking),
+    /// An ordinary user may not make what a container takes.
+    #[error("this machine lets no ordinary user {step}, as native images need")]
+    NoNamespace { step: &'static str, source: io::Error },
     /// Root that may not do what native images need.
     #[error(
         "native images need all rights of root, and this one has no {capability}, as in a container"
@@ -70,11 +73,23 @@ pub enum Error {
         "a container of `{owner}` runs, and the files of `{}` cannot be shown with users of another", .path.display()
     )]
     Shared { path: PathBuf, owner: String },
+    /// An ordinary user's containers of two owners would have the same users.
+    #[error(
+        "a container of `{owner}` runs, and an ordinary user's containers all have the same users"
+    )]
+    OneOwner { owner: String },
     /// A file or folder of the host that the container could not use.
     #[error(
         "`{}` belongs to uid {owner}, is not open to uid {user}, as which the container runs, and is on a file system that cannot show it to that user", .path.display()
     )]
     HostFiles { path: PathBuf, owner: u32, user: u32, folder: bool },
+    /// The same where containers are of an ordinary user.
+    #[error(
+        "`{}` {}, and so not {} a container that you start", .path.display(),
+        if *.readable { "may not be written by you" } else { "is not open to you" },
+        if *.readable { "by" } else { "to" }
+    )]
+    ClosedFiles { path: PathBuf, folder: bool, readable: bool },
     /// A layer that is broken or hostile.
     #[error("cannot unpack layer `{layer}`: {code}: {why}")]
     Layer {
@@ -119,12 +134,12 @@ impl Error {
         match self {
             Self::NoRuntime | Self::Runtime { .. } => "E_RUNTIME",
             Self::Start { .. } => "E_START",
-            Self::NotRoot | Self::Restricted { .. } => "E_NOT_ROOT",
+            Self::NoIds(_) | Self::NoNamespace { .. } | Self::Restricted { .. } => "E_NOT_ROOT",
             Self::CannotGrant { .. } => "E_CAP_NATIVE",
             Self::Config { .. } | Self::User { .. } => "E_CONFIG",
             Self::NoUpper { .. } => "E_NO_UPPER",
-            Self::NoIdMap { .. } | Self::Shared { .. } => "E_ID_MAP",
-            Self::HostFiles { .. } => "E_HOST_FILES",
+            Self::NoIdMap { .. } | Self::Shared { .. } | Self::OneOwner { .. } => "E_ID_MAP",
+            Self::HostFiles { .. } | Self::ClosedFiles { .. } => "E_HOST_FILES",
             Self::Layer { code, .. } | Self::Reported { code, .. } => code,
             Self::Io { .. } => "E_IO",
             Self::Protocol(_) => "E_PROTOCOL",
@@ -139,8 +154,9 @@ impl Error {
             Self::Runtime { .. } => {
                 "see `margay doctor` for the versions that work, and install one of them"
             }
-            Self::NotRoot => {
-                "run it as root, or build the image for `wasi/wasm`, which any user can run"
+            Self::NoIds(why) => return Some(why.hint()),
+            Self::NoNamespace { .. } => {
+                "start Linux 5.11 or newer; on Ubuntu `sysctl kernel.apparmor_restrict_unprivileged_userns=0`; elsewhere see that `sysctl user.max_user_namespaces` is not 0; inside a container: let it see all of /proc, as by podman's `--security-opt unmask=ALL`"
             }
             Self::Restricted { .. } => {
                 "start the container around margay with `--privileged`, or build the image for `wasi/wasm`"
@@ -155,11 +171,28 @@ impl Error {
             Self::NoIdMap { .. } | Self::Shared { .. } => {
                 "start Linux 5.19 or newer, and keep MARGAY_HOME and volumes on ext4, xfs, btrfs or tmpfs: `margay doctor` tells more"
             }
+            Self::OneOwner { .. } => {
+                "wait until it has ended, or run the node of several tenants as root"
+            }
             Self::HostFiles { path, user, folder, .. } => {
                 let open = if *folder { "o+rwx" } else { "o+rw" };
                 let path = path.display();
                 return Some(format!(
                     "`chown {user} {path}`, or `chmod {open} {path}`, or use a volume: -v NAME:/PATH"
+                ));
+            }
+            Self::ClosedFiles { path, folder, readable } => {
+                let open = if *folder { "o+rwx" } else { "o+rw" };
+                let path = path.display();
+                if *readable {
+                    return Some(format!(
+                        "mount it to be read: -v {path}:/PATH:ro, or let its owner open it: \
+                         `chmod {open} {path}`"
+                    ));
+                }
+                return Some(format!(
+                    "let its owner open it, and the folders above it: `chmod {open} {path}`, or use a \
+                     volume: -v NAME:/PATH"
                 ));
             }
             Self::ShimLost { .. } => "read `shim.log` in that folder",

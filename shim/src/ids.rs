@@ -6,6 +6,10 @@
 //! range that is taken again, and none is changed when a container starts. Where a file system
 //! cannot be shown in that way, containers have the range of the disk, and those of one owner only
 //! at a time.
+//!
+//! Where margay is run by an ordinary user, containers have the ids of a user namespace that is
+//! made for each of them: its root is that user, and all others are of the user's subordinate ids.
+//! They have the same on disk, because an ordinary user may not show files with other ids.
 
 use std::{
     collections::BTreeSet,
@@ -24,7 +28,10 @@ use crate::limits::{FIRST_ID, ID_COUNT, ID_RANGES_MAX};
 /// Which ranges are taken: of the whole machine, because users are. Gone with a boot, as processes
 /// are.
 const CLAIMS: &str = "/run/margay/ids";
-/// Claims of the range of the disk begin so.
+/// The same for an ordinary user, beside the folders of containers: of one home, because no other
+/// user has the ids of its namespaces.
+const CLAIMS_OF_USER: &str = ".users";
+/// Claims of a range that is shared begin so.
 const SHARED: &str = "shared";
 
 /// The ids that a container has on the host.
@@ -44,6 +51,9 @@ impl HostIds {
     /// Of files that no container uses, and of the processes that only handle those.
     pub const ON_DISK: Self = Self { first: FIRST_ID };
 
+    /// In the user namespace of an ordinary user's container, where the shim itself is its root.
+    pub const OF_NAMESPACE: Self = Self { first: 0 };
+
     /// As a container that runs may have them.
     pub const EXAMPLE: Self = Self { first: FIRST_ID + ID_COUNT };
 
@@ -61,7 +71,26 @@ impl HostIds {
 
     /// Whether no other container has them.
     pub fn are_own(self) -> bool {
-        self != Self::ON_DISK
+        !self.are_of_namespace() && self != Self::ON_DISK
+    }
+
+    /// Whether this process is in a user namespace that has these and no others.
+    pub fn are_of_namespace(self) -> bool {
+        self == Self::OF_NAMESPACE
+    }
+
+    /// Those that its files have on disk.
+    pub fn of_files(self) -> Self {
+        if self.are_of_namespace() { self } else { Self::ON_DISK }
+    }
+
+    /// The ids in the container, the ids here that they are, and how many. Each lies within one
+    /// line of the map of this process's own namespace, as the kernel wants it.
+    pub fn map(self) -> Vec<(u32, u32, u32)> {
+        match self.are_of_namespace() {
+            true => vec![(0, 0, 1), (1, 1, ID_COUNT - 1)],
+            false => vec![(0, self.first, ID_COUNT)],
+        }
     }
 
     /// The container's root.
@@ -77,7 +106,7 @@ impl HostIds {
     /// The id on disk of what a mount with these ids shows as `id`.
     pub fn on_disk(self, id: u32) -> u32 {
         match id.checked_sub(self.first) {
-            Some(inner) if inner < ID_COUNT => FIRST_ID + inner,
+            Some(inner) if inner < ID_COUNT => self.of_files().first + inner,
             _ => id,
         }
     }
@@ -116,6 +145,11 @@ impl Claims {
         Self::open_at(Path::new(CLAIMS))
     }
 
+    /// Those of an ordinary user, for the container of `holder`.
+    pub fn open_beside(holder: &Path) -> io::Result<Self> {
+        Self::open_at(&beside(holder))
+    }
+
     fn open_at(folder: &Path) -> io::Result<Self> {
         disk::private_folder(folder)?;
         let lock = Lock::exclusive(&folder.join("lock"))?;
@@ -141,10 +175,11 @@ impl Claims {
         Ok(free)
     }
 
-    /// The range of the disk for the container of `holder`, which is `owner`'s. The other owner
-    /// that has it where it is taken.
+    /// The range `ids`, which those of one owner share, for the container of `holder`, which is
+    /// `owner`'s. The other owner that has it where it is taken.
     pub fn shared(
         &self,
+        ids: HostIds,
         holder: &Path,
         owner: &str,
         is_held: impl Fn(&Path, HostIds) -> bool,
@@ -154,7 +189,7 @@ impl Claims {
             let Some((other, _)) = other.filter(|(other, _)| &other[1..] != owner) else {
                 continue;
             };
-            if is_held(&target, HostIds::ON_DISK) {
+            if is_held(&target, ids) {
                 return Ok(Err(other[1..].to_owned()));
             }
             fs::remove_file(self.folder.join(name))?;
@@ -162,7 +197,7 @@ impl Claims {
         let name = shared_name(owner, holder);
         match symlink(holder, self.folder.join(name)) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-            _ => Ok(Ok(HostIds::ON_DISK)),
+            _ => Ok(Ok(ids)),
         }
     }
 
@@ -199,7 +234,14 @@ impl Claims {
 
 /// Gives back what the container of `holder` had, of which no process is left.
 pub(crate) fn release(holder: &Path, ids: HostIds) -> io::Result<()> {
-    release_at(Path::new(CLAIMS), holder, ids)
+    match ids.are_of_namespace() {
+        true => release_at(&beside(holder), holder, ids),
+        false => release_at(Path::new(CLAIMS), holder, ids),
+    }
+}
+
+fn beside(holder: &Path) -> PathBuf {
+    holder.with_file_name(CLAIMS_OF_USER)
 }
 
 fn release_at(folder: &Path, holder: &Path, ids: HostIds) -> io::Result<()> {
@@ -248,9 +290,20 @@ mod tests {
             for (id, want) in [(0, 0), (1000, 1000), (ids.first + 33, FIRST_ID + 33)] {
                 assert_eq!(ids.on_disk(id), want);
             }
+            assert_eq!(ids.map(), [(0, ids.first, ID_COUNT)]);
             // What systemd gives to disk images of other machines.
             assert!(ids.first + ID_COUNT <= 0x7FFE_0000, "{ids:?}");
         }
+    }
+
+    #[test]
+    fn a_namespace_has_the_same_ids_as_its_files() {
+        let ids = HostIds::OF_NAMESPACE;
+        assert!(!ids.are_own());
+        assert_eq!(ids.of_files(), ids);
+        assert_eq!([0, 33, 65_535].map(|id| ids.on_disk(id)), [0, 33, 65_535]);
+        let covered: u32 = ids.map().iter().map(|(_, _, count)| count).sum();
+        assert_eq!(covered, ID_COUNT);
     }
 
     #[test]
@@ -286,7 +339,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let claims = Claims::open_at(folder.path()).unwrap();
         let share = |holder: &str, owner: &str, held| {
-            claims.shared(Path::new(holder), owner, |_, _| held).unwrap()
+            claims.shared(HostIds::ON_DISK, Path::new(holder), owner, |_, _| held).unwrap()
         };
         for holder in ["/tasks/a", "/tasks/b", "/tasks/b"] {
             assert_eq!(share(holder, "acme", true), Ok(HostIds::ON_DISK));

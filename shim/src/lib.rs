@@ -4,9 +4,9 @@
 //!
 //! Enter at [`Runtime::probe`] for what is installed, at [`Layers`] to unpack an image, at
 //! [`Task::spawn`] to run it, and at [`Task::adopt`] to find it again. [`main`] is the shim's own
-//! process; the binary dispatches to it before any thread exists. Absent on purpose: running
-//! without root, networks other than published ports, and talking to containerd. What a grant asks
-//! for and Linux cannot enforce is refused by name, never ignored.
+//! process; the binary dispatches to it before any thread exists. An ordinary user's shims are root
+//! of user namespaces. Absent on purpose: networks other than published ports, and talking to
+//! containerd. What a grant asks for and Linux cannot enforce is refused by name, never ignored.
 #![deny(unsafe_code)]
 #![cfg_attr(test, allow(clippy::too_many_lines, reason = "tables of cases"))]
 
@@ -23,6 +23,7 @@ mod client; // the supervisor's side: spawn, adopt, ask, stop, and clean up
 
 mod record; // the files of a container, and what it leaves on its machine
 mod ids; // which users of the machine a container has
+mod namespace; // the user namespace of a process, and how it gets its users
 mod protocol; // the messages between supervisor, shim and unpacking process
 mod spawn; // a process of `exe shim`
 mod process; // the task shim's main
@@ -47,6 +48,7 @@ pub use settings::{
     HostLine, RootAccess, Settings, Tmpfs, Ulimit, droppable_capability, grantable_capability,
     hostname,
 };
+pub use unpack::chore::{remove_tree, try_namespace};
 pub use unpack::layers::{Layer, Layers, UnpackedLayer, remove_unused_layer, unpacked_layers};
 pub use unpack::sandbox::LayerBlob;
 pub use visit::Visit;

@@ -25,6 +25,8 @@ pub(crate) const PIDS_MAX: u32 = 512;
 pub(crate) const PIDS_ASKED_MAX: u32 = 3 << 10;
 /// The threads of an OCI runtime count until it has started the program.
 pub(crate) const PIDS_ASKED_MIN: u32 = 16;
+/// Threads of an OCI runtime while it starts a program, and the shim.
+pub(crate) const RUNTIME_THREADS_MAX: u64 = 16;
 /// Open files of one process, as the hard limit.
 pub(crate) const OPEN_FILES_MAX: u64 = 4096;
 /// What a run may ask for instead: the kernel's own limit for one process.

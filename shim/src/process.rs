@@ -13,9 +13,10 @@ use crate::limits::SHIM_OPEN_FILES_MAX;
 use crate::{
     Error, Ulimit,
     assignment::join,
+    namespace,
     owner::event_loop,
     protocol::{Job, Reply},
-    unpack::sandbox,
+    unpack::{chore, sandbox},
     visit,
 };
 
@@ -45,26 +46,29 @@ fn serve() -> Result<(), Error> {
             None => return Err(Error::protocol("no job arrived")),
         };
     let result = match job {
+        Job::Chore(chore) => chore::serve(&socket, &chore).map(|done| Some(Reply::Chore(done))),
         Job::Unpack(job) => sandbox::run(&socket, &job, fds).map(|()| Some(Reply::Done)),
         Job::Visit(message) => join(*message, fds)
             .and_then(|assignment| visit::serve(&socket, &assignment))
             .map(|()| None),
-        Job::Run(message) => join(*message, fds)
-            .and_then(|assignment| {
+        // Before anything of it is held: it goes on in another process.
+        Job::Run(message) => namespace::enter(&socket)
+            .and_then(|numbers| {
+                let assignment = join(*message, fds)?;
                 raise_limits(&assignment.program.settings.ulimits)?;
-                event_loop::run(&socket, assignment)
+                event_loop::run(&socket, assignment, numbers)
             })
             .map(|()| None),
     };
-    let reply = match &result {
-        Ok(reply) => reply.as_ref().map(|_| Reply::Done),
-        Err(error) => Some(Reply::failed(error)),
+    let (reply, result) = match result {
+        Ok(reply) => (reply, Ok(())),
+        Err(error) => (Some(Reply::failed(&error)), Err(error)),
     };
     if let Some(reply) = reply {
         // The supervisor may have ended.
         let _ = frame::send(&socket, &reply, &[]);
     }
-    result.map(drop)
+    result
 }
 
 /// Lets the OCI runtime set limits above our own, which it inherits without the right to raise

@@ -7,7 +7,7 @@ use rustix::net::sockopt;
 use serde::{Deserialize, Serialize};
 use spec::{Descriptor, Digest, ImageConfig, Usage};
 
-use crate::{Error, RootAccess, Runtime, Settings, record::Ended};
+use crate::{Error, Layering, RootAccess, Runtime, Settings, record::Ended};
 
 /// What a process of `exe shim` is told to do, once, over the socket that is its standard input.
 #[derive(Debug, Serialize, Deserialize)]
@@ -16,6 +16,8 @@ pub(crate) enum Job {
     Run(Box<ShimMessage>),
     /// Unpack one layer.
     Unpack(Box<UnpackJob>),
+    /// Do this with files of containers.
+    Chore(Chore),
     /// Answer what is asked about the files of a container that does not run.
     Visit(Box<ShimMessage>),
 }
@@ -42,6 +44,27 @@ pub(crate) type ShimMessage = AssignmentMessage<ProgramMessage>;
 pub(crate) struct UnpackJob {
     pub descriptor: Descriptor,
     pub diff_id: Digest,
+}
+
+/// What is done with files of containers outside of one. Paths are of folders that margay has made.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum Chore {
+    /// Remove a tree.
+    Remove(PathBuf),
+    /// Say what a tree takes of the disk.
+    Weigh(PathBuf),
+    /// Make the hard links of an unpacked layer to files of those below it.
+    Link { layer: String, folder: PathBuf, links: Vec<(String, String)>, lower: Vec<PathBuf> },
+    /// Say what can be done in a folder.
+    Try(PathBuf),
+}
+
+/// What comes of a [`Chore`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Outcome {
+    Done,
+    Bytes(u64),
+    Layering(Layering),
 }
 
 /// What a shim says about its container.
@@ -84,6 +107,11 @@ pub(crate) enum Reply {
     /// Their sockets ride along.
     Listeners(ListenersMessage),
     Done,
+    /// The process goes on in another one, as which it is the first of a namespace.
+    Moved {
+        pid: i32,
+    },
+    Chore(Outcome),
     /// Hard links that an unpacking process could not make: what is to be made, and from what of
     /// the layers below.
     LowerLinks(Vec<(String, String)>),

@@ -35,7 +35,24 @@ pub(crate) struct Traces {
 }
 
 impl Traces {
-    /// Writes down that the container of `folder` has a range of users of its own.
+    /// Writes down that the container of `folder` has the users of the namespace that this process
+    /// is in, as others of `owner`.
+    pub(crate) fn of_namespace(
+        folder: &Path,
+        id: String,
+        runtime: Runtime,
+        owner: &str,
+    ) -> Result<Self, Error> {
+        let claims = Claims::open_beside(folder).map_err(Error::io(CLAIMING))?;
+        let shared = claims.shared(HostIds::OF_NAMESPACE, folder, owner, is_held);
+        let ids = shared.map_err(Error::io(CLAIMING))?;
+        let ids = ids.map_err(|other| Error::OneOwner { owner: other })?;
+        let traces = Self { version: VERSION, id, runtime, ids };
+        traces.write_or_release(folder)?;
+        Ok(traces)
+    }
+
+    /// Writes down that it has a range of its own.
     pub(crate) fn claim(folder: &Path, id: String, runtime: Runtime) -> Result<Self, Error> {
         let claims = Claims::open().map_err(Error::io(CLAIMING))?;
         let ids = claims.own(folder, is_held).map_err(Error::io(CLAIMING))?;
@@ -47,7 +64,8 @@ impl Traces {
     /// Writes down that it has the range of the disk instead, beside others of `owner`.
     pub(crate) fn share(&mut self, folder: &Path, owner: &str, path: &Path) -> Result<(), Error> {
         let claims = Claims::open().map_err(Error::io(CLAIMING))?;
-        let shared = claims.shared(folder, owner, is_held).map_err(Error::io(CLAIMING))?;
+        let shared =
+            claims.shared(HostIds::ON_DISK, folder, owner, is_held).map_err(Error::io(CLAIMING))?;
         let ids = shared.map_err(|other| Error::Shared { path: path.to_owned(), owner: other })?;
         let own = std::mem::replace(&mut self.ids, ids);
         self.write_or_release(folder)?;

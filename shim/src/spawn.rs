@@ -22,6 +22,11 @@ pub(crate) struct Process {
 }
 
 impl Process {
+    /// The process `pid`, which is known to be there.
+    pub(crate) fn of(pid: Pid) -> rustix::io::Result<Self> {
+        Ok(Self { pid, pidfd: pidfd_open(pid, PidfdFlags::empty())? })
+    }
+
     /// The process that listens at the other end of `socket`, if it is alive.
     pub(crate) fn behind(socket: &OwnedFd) -> Result<Option<Self>, Error> {
         let finding = || "find the process of a task shim";

@@ -21,14 +21,13 @@ use crate::{
     client::sweep,
     files,
     host::rights::check_rights,
+    ids::HostIds,
     limits::{UNPACK_MEMORY_BYTES_MAX, UNPACK_START_TIME_MAX, VISIT_OPEN_FILES_MAX},
+    namespace::{self, give_ids, take_ids},
     privileges::{COPY, drop_privileges},
     protocol::{Job, Reply, expect_reply, set_read_timeout},
     spawn::{Process, end_process, start_process},
-    unpack::{
-        sandbox::{confine_to, give_ids, take_ids},
-        seccomp_unpack,
-    },
+    unpack::{sandbox::confine_to, seccomp_unpack},
 };
 
 /// A container's files, and the process that has them. It ends with this value, or with this
@@ -85,9 +84,20 @@ impl Drop for Visit {
 /// Serves the client at the other end of `socket`, in the process that was started for it.
 pub(crate) fn serve(socket: &OwnedFd, order: &Assignment) -> Result<(), Error> {
     let confining = |step: &str| format!("confine the process of a copy ({step})");
-    let root = stage::build_files(order)?;
-    // Its mounts are in the namespace that it has: in another one they would end with this one.
-    take_ids(socket, UnshareFlags::empty())?;
+    let root = match namespace::is_needed() {
+        // Nothing can be mounted before.
+        true => {
+            take_ids(socket, UnshareFlags::empty())?;
+            stage::build_files(order, HostIds::OF_NAMESPACE)?
+        }
+        false => {
+            let root = stage::build_files(order, HostIds::ON_DISK)?;
+            // Its mounts are in the namespace that it has: in another one they would end with this
+            // one.
+            take_ids(socket, UnshareFlags::empty())?;
+            root
+        }
+    };
     set_read_timeout(socket, None).map_err(Error::io(confining("socket")))?;
     umask(Mode::empty());
     confine_to(&root)

@@ -85,8 +85,13 @@ fn examine(home: &Home) -> Vec<Check> {
     let probe = machine::probe(home.path());
     checks.extend(namespaces(&probe));
     checks.extend([limits(), cgroups(home), pagemap(version), folder(home), space(home)]);
-    let layering = probe.as_ref().ok().and_then(|probe| probe.layering.as_ref());
-    checks.extend(shim::doctor(home.path(), layering).into_iter().map(native));
+    let tried = shim::try_namespace(home.path());
+    let layering = match &tried {
+        Ok(Some(found)) => Some(found),
+        Ok(None) | Err(_) => probe.as_ref().ok().and_then(|probe| probe.layering.as_ref()),
+    };
+    let native_checks = shim::doctor(home.path(), layering, tried.as_ref().err());
+    checks.extend(native_checks.into_iter().map(native));
     checks.extend(ports());
     checks
 }

@@ -32,16 +32,26 @@ pub fn ready() -> bool {
 
 /// Builds the page of the cats on busybox, with `last` as the end of its Dockerfile.
 pub fn build(stage: &Stage, tag: &str, last: &str) {
+    build_for(stage, tag, last, &[]);
+}
+
+/// The same with users of the image, as in `web:33`, and all the programs of busybox.
+pub fn build_for(stage: &Stage, tag: &str, last: &str, users: &[&str]) {
     let root = stage.path("rootfs");
     if !root.exists() {
         for folder in ["bin", "etc", "srv/www"] {
             std::fs::create_dir_all(root.join(folder)).expect("a folder");
         }
         std::fs::copy(BUSYBOX, root.join("bin/busybox")).expect("busybox");
-        for applet in ["sh", "cat", "echo", "httpd", "seq", "sleep", "touch", "hostname"] {
+        let more: &[&str] = if users.is_empty() { &[] } else { &MORE_APPLETS };
+        for applet in APPLETS.iter().chain(more) {
             symlink("busybox", root.join("bin").join(applet)).expect("a link");
         }
-        stage.write("rootfs/etc/passwd", "root:x:0:0:root:/:/bin/sh\n");
+        let line = |user: &&str| user.replacen(':', ":x:", 1);
+        let lines =
+            users.iter().map(|user| format!("{0}:{1}::/:/bin/sh\n", line(user), user_id(user)));
+        let users: String = lines.collect();
+        stage.write("rootfs/etc/passwd", format!("root:x:0:0:root:/:/bin/sh\n{users}"));
         std::fs::copy(samples().join("cats/www/index.html"), root.join("srv/www/index.html"))
             .expect("the page");
     }
@@ -49,10 +59,20 @@ pub fn build(stage: &Stage, tag: &str, last: &str) {
     stage.margay(["build", "-t", tag, "."]).ok();
 }
 
+const APPLETS: [&str; 8] = ["sh", "cat", "echo", "httpd", "seq", "sleep", "touch", "hostname"];
+const MORE_APPLETS: [&str; 14] = [
+    "chmod", "chown", "chroot", "id", "kill", "ln", "ls", "mkdir", "mknod", "mount", "stat",
+    "true", "unshare", "wc",
+];
+
+fn user_id(user: &str) -> &str {
+    user.split_once(':').map_or("", |(_, id)| id)
+}
+
 const CATS: &str =
     "EXPOSE 80\nCMD [\"/bin/busybox\", \"httpd\", \"-f\", \"-p\", \"80\", \"-h\", \"/srv/www\"]";
 
-fn published(stage: &Stage, name: &str) -> Option<String> {
+pub fn published(stage: &Stage, name: &str) -> Option<String> {
     let list: Value = serde_json::from_str(&stage.margay(["ps", "--output", "json"]).ok()).ok()?;
     let task = list.as_array()?.iter().find(|task| task["name"] == name)?;
     let port = task["ports"][0]["host_port"].as_u64()?;
@@ -166,7 +186,7 @@ fn a_linux_image_serves_the_cats_in_the_background() {
 }
 
 /// The processes of the host that run `line`, below this home.
-fn running(stage: &Stage, line: &str) -> Vec<i32> {
+pub fn running(stage: &Stage, line: &str) -> Vec<i32> {
     let shims: Vec<_> = stage.processes().iter().map(|(pid, _)| *pid).collect();
     let parent = |pid: &i32| {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

@@ -5,14 +5,17 @@
 use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
 };
 
 use serde_json::Value;
 
-use crate::stage::{Stage, eventually, get};
+use crate::{
+    stage::{Stage, eventually, get},
+    subordinate::{self, GROUP, RANGE},
+};
 
 pub fn rootfs() -> Option<PathBuf> {
     let root = std::env::var_os("MARGAY_TEST_SERVERS").map(PathBuf::from)?;
@@ -83,7 +86,7 @@ const SERVERS: [Server; 5] = [
     Server { name: "node", dockerfile: "CMD [\"node\", \"/app.js\"]", port: 3000 },
 ];
 
-fn build(stage: &Stage, root: &std::path::Path) {
+fn build(stage: &Stage, root: &Path) {
     let packed = Command::new("cp").arg("-al").arg(root).arg(stage.path("rootfs")).status();
     assert!(packed.expect("cp").success());
     for (file, lines) in [
@@ -145,7 +148,7 @@ fn ask(address: &str, request: &str) -> Option<String> {
     Some(String::from_utf8_lossy(&answer[..length]).into_owned())
 }
 
-fn sql(address: &str, root: &std::path::Path) -> Option<String> {
+fn sql(address: &str, root: &Path) -> Option<String> {
     let port = address.rsplit(':').next()?;
     // The client of the same packages, which needs nothing but its own libraries.
     let done = Command::new("chroot")
@@ -171,14 +174,36 @@ fn stock_servers_serve_stop_at_once_and_find_their_data_again() {
     let Some(root) = rootfs() else { return };
     let stage = Stage::new();
     build(&stage, &root);
+    serve_twice(&stage, &root);
+}
+
+/// They become users of the image, which are of the user's subordinate ids.
+#[test]
+fn stock_servers_do_the_same_for_an_ordinary_user() {
+    let Some(root) = rootfs() else { return };
+    let Some(bob) = subordinate::bob(RANGE, GROUP) else { return };
+    // Files of root's alone are in them, which bob could not build with.
+    let builder = Stage::new();
+    build(&builder, &root);
+    let archive = bob.path("servers.tar");
+    let names = SERVERS.iter().map(|server| server.name);
+    let save = ["save", "-o", archive.to_str().expect("UTF-8")];
+    builder.margay(save.into_iter().chain(names)).ok();
+    std::fs::set_permissions(&archive, std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        .expect("an archive that he may read");
+    bob.margay(["load", "-i", archive.to_str().expect("UTF-8")]).ok();
+    serve_twice(&bob, &root);
+}
+
+fn serve_twice(stage: &Stage, root: &Path) {
     for round in 1..=2 {
-        let addresses: Vec<_> = SERVERS.iter().map(|server| start(&stage, server, round)).collect();
+        let addresses: Vec<_> = SERVERS.iter().map(|server| start(stage, server, round)).collect();
         eventually("nginx serves", || page(&addresses[0], "Welcome to nginx"));
         let count = eventually("redis serves", || {
             ask(&addresses[1], "INCR visits\r\n").filter(|said| said.starts_with(':'))
         });
         assert_eq!(count, format!(":{round}\r\n"));
-        let rows = eventually("postgres serves", || sql(&addresses[2], &root));
+        let rows = eventually("postgres serves", || sql(&addresses[2], root));
         assert_eq!(rows, round.to_string());
         eventually("python serves", || page(&addresses[3], "Welcome to nginx"));
         eventually("node serves", || page(&addresses[4], &format!("visit {round}")));

@@ -13,18 +13,18 @@ use crate::{
     up::{UP, Up, page_is_served, serve_cats},
 };
 
-const BOB: u32 = 1000;
-const FIRST: u32 = 300_000;
-const COUNT: u32 = 65_536;
+pub const BOB: u32 = 1000;
+pub const FIRST: u32 = 300_000;
+pub const COUNT: u32 = 65_536;
 /// In `/etc/subuid` and `/etc/subgid`.
-const RANGE: &str = "bob:300000:65536";
+pub const RANGE: &str = "bob:300000:65536";
 /// What `setpriv` makes of him besides his user.
-const GROUP: &str = "--regid=1000";
+pub const GROUP: &str = "--regid=1000";
 const PROGRAMS: [&str; 3] = ["/usr/bin/newuidmap", "/usr/bin/setpriv", "/usr/bin/unshare"];
 
 /// A home of bob's, an ordinary user with this `range` in files that his processes alone see. None
 /// where that cannot be tried.
-fn bob(range: &str, setpriv: &str) -> Option<Stage> {
+pub fn bob(range: &str, setpriv: &str) -> Option<Stage> {
     let root = rustix::process::geteuid().is_root();
     if !root || PROGRAMS.iter().any(|program| !Path::new(program).exists()) {
         println!("SKIPPED: subordinate ids take root, and newuidmap of Debian's uidmap");
@@ -49,7 +49,7 @@ fn bob(range: &str, setpriv: &str) -> Option<Stage> {
     Some(stage)
 }
 
-fn pid_of(bob: &Stage, task: &str) -> i32 {
+pub fn pid_of(bob: &Stage, task: &str) -> i32 {
     let said = bob.margay(["inspect", task]).ok();
     let found: Value = serde_json::from_str(&said).expect("JSON");
     let pid = found[0]["seen"]["process"]["pid"].as_i64();

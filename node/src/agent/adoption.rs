@@ -98,7 +98,7 @@ pub(super) fn sweep(home: &Home, keep: &BTreeSet<TaskKey>) {
         let age =
             entry.metadata().and_then(|m| m.modified()).ok().and_then(|time| time.elapsed().ok());
         if (half_removed || half_made) && age.is_some_and(|age| age > Duration::from_secs(60)) {
-            let _ = std::fs::remove_dir_all(entry.path());
+            let _ = shim::remove_tree(&entry.path());
         }
     }
 }

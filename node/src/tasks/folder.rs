@@ -96,7 +96,7 @@ fn clear_remains(path: &Path) -> Result<bool> {
         return Ok(false);
     }
     let Some(_lock) = try_lock(path)? else { return Ok(false) };
-    fs::remove_dir_all(path).map_err(Error::file("remove", path))?;
+    shim::remove_tree(path).map_err(Error::file("remove", path))?;
     Ok(true)
 }
 
@@ -406,7 +406,7 @@ impl Owned {
         let name = &current.as_ref().unwrap_or(&folder).record.name;
         // Under a hidden name first: a crash in the middle leaves nothing that looks like a task.
         let hidden = path.with_file_name(format!(".removed-{id}"));
-        let _ = fs::remove_dir_all(&hidden);
+        let _ = shim::remove_tree(&hidden);
         fs::rename(path, &hidden).map_err(Error::file("remove", path))?;
         if let Some(tasks) = path.parent() {
             names::release(tasks, name, id);

@@ -15,7 +15,7 @@ use crate::{
     bundle::account::Account,
     bundle::seccomp_container,
     ids::HostIds,
-    limits::{ARGS_BYTES_MAX, ID_COUNT, OPEN_FILES_MAX, PIDS_MAX, SHM_BYTES_MAX, TERMINALS_MAX},
+    limits::{ARGS_BYTES_MAX, PIDS_MAX, SHM_BYTES_MAX, TERMINALS_MAX},
     settings::CAPABILITIES,
 };
 
@@ -32,13 +32,16 @@ pub(crate) struct Bundle {
     pub root: PathBuf,
     pub writable_root: bool,
     pub binds: Vec<Bind>,
-    pub cgroup: String,
+    /// Nothing where this process may make none: then the shim counts itself.
+    pub cgroup: Option<String>,
     pub ids: HostIds,
     pub limits: Limits,
     pub cpu_millis: Option<u32>,
     pub settings: Settings,
     /// Whether the kernel can count swap.
     pub swap_limit: bool,
+    /// The hard limit of each process.
+    pub open_files_max: u64,
 }
 
 /// A file or folder of the host in the container.
@@ -47,6 +50,8 @@ pub(crate) struct Bind {
     pub from: PathBuf,
     pub to: String,
     pub writable: bool,
+    /// Whether no program may run from it.
+    pub noexec: bool,
 }
 
 /// Checks the program's name and its arguments.
@@ -176,7 +181,7 @@ pub(crate) fn bind(
     if path == "/" || kernel_folders.into_iter().any(is_in) {
         return Err(Error::CannotGrant { grant: line(), why: "a volume cannot be mounted there" });
     }
-    Ok(Bind { from, to: mount.path.clone(), writable: write })
+    Ok(Bind { from, to: mount.path.clone(), writable: write, noexec: false })
 }
 
 impl Bundle {
@@ -200,19 +205,22 @@ impl Bundle {
         if let Some((rows, columns)) = self.terminal {
             process["consoleSize"] = json!({ "height": rows, "width": columns });
         }
-        json!({
+        let map: Vec<_> = (self.ids.map().into_iter())
+            .map(|(inside, here, count)| {
+                json!({ "containerID": inside, "hostID": here, "size": count })
+            })
+            .collect();
+        let mut config = json!({
             "ociVersion": "1.0.2",
             "process": process,
             "root": { "path": self.root, "readonly": !self.writable_root },
             "hostname": self.hostname,
             "mounts": self.mounts(),
             "linux": {
-                "uidMappings": [{ "containerID": 0, "hostID": self.ids.first(), "size": ID_COUNT }],
-                "gidMappings": [{ "containerID": 0, "hostID": self.ids.first(), "size": ID_COUNT }],
+                "uidMappings": map,
+                "gidMappings": map,
                 "namespaces": (["user", "pid", "ipc", "uts", "mount", "network", "cgroup"])
                     .map(|kind| json!({ "type": kind })),
-                "cgroupsPath": format!("/{}", self.cgroup),
-                "resources": self.resources(),
                 // A server that has given up root may listen on port 80, as in other engines: the
                 // network is the container's own.
                 "sysctl": { "net.ipv4.ip_unprivileged_port_start": "0" },
@@ -221,13 +229,19 @@ impl Bundle {
                 "maskedPaths": MASKED,
                 "readonlyPaths": READ_ONLY,
             },
-        })
+        });
+        if let Some(cgroup) = &self.cgroup {
+            config["linux"]["cgroupsPath"] = json!(format!("/{cgroup}"));
+            config["linux"]["resources"] = self.resources();
+        }
+        config
     }
 
     fn rlimits(&self) -> Vec<Value> {
         let limit = |name: &str, soft: u64, hard: u64| json!({ "type": format!("RLIMIT_{}", name.to_ascii_uppercase()), "soft": soft, "hard": hard });
         let is_given = |name| self.settings.ulimits.iter().any(|given| given.name == name);
-        let usual = [("nofile", 1024, OPEN_FILES_MAX), ("core", 0, 0)];
+        let usual =
+            [("nofile", 1024.min(self.open_files_max), self.open_files_max), ("core", 0, 0)];
         let usual = usual.into_iter().filter(|(name, ..)| !is_given(*name));
         let given =
             self.settings.ulimits.iter().map(|given| limit(&given.name, given.soft, given.hard));
@@ -276,7 +290,15 @@ impl Bundle {
         }
         for bind in &self.binds {
             let access = if bind.writable { "rw" } else { "ro" };
-            let options = ["bind", "private", "nosuid", "nodev", access];
+            // What is mounted below a folder may not be uncovered in a user namespace.
+            let (bound, apart) = match self.ids.are_of_namespace() {
+                true => ("rbind", "rprivate"),
+                false => ("bind", "private"),
+            };
+            let mut options = vec![bound, apart, "nosuid", "nodev", access];
+            if bind.noexec {
+                options.push("noexec");
+            }
             mounts.push(json!({ "destination": bind.to, "type": "bind", "source": bind.from, "options": options }));
         }
         mounts
@@ -328,6 +350,7 @@ const READ_ONLY: [&str; 5] =
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::OPEN_FILES_MAX;
 
     fn bundle() -> Bundle {
         Bundle {
@@ -339,13 +362,19 @@ mod tests {
             terminal: None,
             root: PathBuf::from("/mnt/root"),
             writable_root: false,
-            binds: vec![Bind { from: "/mnt/v/0".into(), to: "/data".to_owned(), writable: false }],
-            cgroup: "margay-cats".to_owned(),
+            binds: vec![Bind {
+                from: "/mnt/v/0".into(),
+                to: "/data".to_owned(),
+                writable: false,
+                noexec: false,
+            }],
+            cgroup: Some("margay-cats".to_owned()),
             ids: HostIds::ON_DISK,
             limits: Limits::for_commands(),
             cpu_millis: Some(250),
             settings: Settings::default(),
             swap_limit: true,
+            open_files_max: OPEN_FILES_MAX,
         }
     }
 
@@ -360,6 +389,28 @@ mod tests {
         let reviewed: Value =
             serde_json::from_str(&std::fs::read_to_string(golden).unwrap()).unwrap();
         assert_eq!(config, reviewed, "UPDATE_GOLDEN=1 writes it anew");
+    }
+
+    #[test]
+    fn a_mount_keeps_what_the_kernel_would_not_let_it_lose() {
+        let mut bundle = bundle();
+        bundle.binds[0].noexec = true;
+        let options = |bundle: &Bundle| {
+            let config = bundle.config();
+            let mounts = config["mounts"].as_array().expect("mounts").clone();
+            let found = mounts.into_iter().find(|mount| mount["destination"] == "/data");
+            found.expect("the volume")["options"].to_string()
+        };
+        assert_eq!(options(&bundle), r#"["bind","private","nosuid","nodev","ro","noexec"]"#);
+        bundle.ids = HostIds::OF_NAMESPACE;
+        assert_eq!(options(&bundle), r#"["rbind","rprivate","nosuid","nodev","ro","noexec"]"#);
+        let map = bundle.config()["linux"]["uidMappings"].to_string();
+        assert_eq!(
+            map,
+            r#"[{"containerID":0,"hostID":0,"size":1},{"containerID":1,"hostID":1,"size":65535}]"#
+        );
+        bundle.cgroup = None;
+        assert!(bundle.config()["linux"].get("resources").is_none());
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub(crate) fn place(point: &Path) -> io::Result<Bind> {
     let from = point.join("init");
     fs::write(&from, PROGRAM)?;
     fs::set_permissions(&from, fs::Permissions::from_mode(0o755))?;
-    Ok(Bind { from, to: PATH.to_owned(), writable: false })
+    Ok(Bind { from, to: PATH.to_owned(), writable: false, noexec: false })
 }
 
 /// What process 1 is then.

@@ -12,7 +12,8 @@ use engine::{
     mount::{IdMap, Ids, Programs, Shown, detach},
 };
 use rustix::{
-    fs::{CWD, Mode},
+    fs::{Access, CWD, Mode, StatVfsMountFlags, access, statvfs},
+    io::Errno,
     mount::{MountFlags, MoveMountFlags, mount_remount, move_mount},
 };
 use spec::Rights;
@@ -55,7 +56,12 @@ impl View {
 pub(crate) fn mount(volume: &VolumeMount, bind: &Bind, view: &View) -> Result<(), Error> {
     let path = path_of(volume)?;
     let mounting = || format!("mount `{}`", path.display());
-    let found = fs::metadata(path).map_err(Error::io(mounting()))?;
+    let found = fs::metadata(path).map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied if view.ids.are_of_namespace() => {
+            Error::ClosedFiles { path: path.to_owned(), folder: true, readable: false }
+        }
+        _ => Error::io(mounting())(error),
+    })?;
     match found.is_dir() {
         true => fs::create_dir(&bind.from),
         false => fs::write(&bind.from, ""),
@@ -77,6 +83,11 @@ fn mount_host(
 ) -> Result<(), Error> {
     let mounting = || format!("mount `{}`", path.display());
     let mount = detach(path, rights, Programs::Allowed).map_err(Error::io(mounting()))?;
+    if view.ids.are_of_namespace() {
+        // What is its root's there is the user's that started it.
+        must_be_open(path, bind)?;
+        return attach(&mount, &bind.from).map_err(Error::io(mounting()));
+    }
     let map = IdMap::new(Ids::alike(&view.ids.of_host())).map_err(Error::io(mounting()))?;
     if map.show(&mount).map_err(Error::io(mounting()))? == Shown::Unsupported {
         // What it made there would keep ids that another container has later.
@@ -86,6 +97,16 @@ fn mount_host(
         must_be_open_to_all(path, found, bind, view.ids)?;
     }
     attach(&mount, &bind.from).map_err(Error::io(mounting()))
+}
+
+/// A runtime mounts it once more, in a user namespace: there no mount loses that it is read-only,
+/// or that no program runs from it, and one that would lose it is refused.
+pub(crate) fn keep_flags(bind: &mut Bind) -> Result<(), Error> {
+    let looking = || format!("look at the mount for `{}`", bind.to.escape_debug());
+    let flags = statvfs(&bind.from).map_err(Error::io(looking()))?.f_flag;
+    bind.noexec = flags.contains(StatVfsMountFlags::NOEXEC);
+    bind.writable &= !flags.contains(StatVfsMountFlags::RDONLY);
+    Ok(())
 }
 
 fn attach(mount: &OwnedFd, to: &Path) -> io::Result<()> {
@@ -124,6 +145,23 @@ pub(crate) fn path_of(volume: &VolumeMount) -> Result<&Path, Error> {
             what: format!("volume at `{}`", volume.path),
             why: "it is no folder".to_owned(),
         }),
+    }
+}
+
+/// Of an ordinary user's container: what the user may not open, its root may not either.
+fn must_be_open(path: &Path, bind: &Bind) -> Result<(), Error> {
+    let is_folder = path.is_dir();
+    let mut read = Access::READ_OK;
+    read.set(Access::EXEC_OK, is_folder);
+    let mut needed = read;
+    needed.set(Access::WRITE_OK, bind.writable);
+    match access(path, needed) {
+        // What is mounted to be read is not written by the container's root either.
+        Ok(()) | Err(Errno::ROFS) => Ok(()),
+        Err(_) => {
+            let readable = access(path, read).is_ok();
+            Err(Error::ClosedFiles { path: path.to_owned(), folder: is_folder, readable })
+        }
     }
 }
 

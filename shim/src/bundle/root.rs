@@ -59,7 +59,7 @@ pub(crate) fn mount_root(point: &Path, order: &Assignment, view: &View) -> Resul
             let folder = order.folder.join(WRITABLE);
             let making = || format!("make the writable layer `{}`", folder.display());
             make_private(&folder)
-                .and_then(|()| make_writable(&folder, HostIds::ON_DISK))
+                .and_then(|()| make_writable(&folder, view.ids.of_files()))
                 .and_then(|()| {
                     symlink("layer/upper", point.join("up"))?;
                     symlink("layer/work", point.join("work"))
@@ -92,6 +92,10 @@ pub(crate) fn mount_root(point: &Path, order: &Assignment, view: &View) -> Resul
         // Linux before 5.19 stacks no folders whose ids are mapped.
         Err(Errno::INVAL | Errno::PERM) if view.ids.are_own() => {
             Err(Error::NoIdMap { path: order.folder.clone() })
+        }
+        // Linux before 5.11 lets none but root stack folders, and some distributions still do.
+        Err(source @ (Errno::PERM | Errno::ACCESS)) if view.ids.are_of_namespace() => {
+            Err(Error::NoNamespace { step: "stack layers", source: source.into() })
         }
         Err(Errno::INVAL) if order.program.root == RootAccess::Writable => {
             Err(Error::NoUpper { folder: order.folder.clone() })

@@ -7,10 +7,11 @@ use std::{
 use engine::{VolumeMount, VolumeSource};
 use rustix::{
     mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount},
+    process::{Resource, getrlimit},
     thread::UnshareFlags,
 };
 
-use crate::limits::USER_DATABASE_BYTES_MAX;
+use crate::limits::{OPEN_FILES_MAX, USER_DATABASE_BYTES_MAX};
 use crate::{
     Assignment, Error, Layer, RootAccess,
     bundle::account::{Account, account},
@@ -38,9 +39,9 @@ const POINTS: [&str; 5] = ["/mnt", "/media", "/srv", "/opt", "/tmp"];
 
 /// Makes the root file system of `order` (its layers, under a writable layer), mounts its volumes
 /// beside it, and writes the runtime's config.
-pub(crate) fn build(order: &Assignment, cgroup: &str, ids: HostIds) -> Result<Stage, Error> {
+pub(crate) fn build(order: &Assignment, id: &str, ids: HostIds) -> Result<Stage, Error> {
     let point = choose_point(order)?;
-    let built = build_at(point, order, cgroup, ids);
+    let built = build_at(point, order, id, ids);
     if let Err(Error::NoIdMap { .. }) = built {
         // It is tried once more, with other ids.
         let _ = unmount(point, UnmountFlags::DETACH);
@@ -51,7 +52,7 @@ pub(crate) fn build(order: &Assignment, cgroup: &str, ids: HostIds) -> Result<St
 fn build_at(
     point: &'static Path,
     order: &Assignment,
-    cgroup: &str,
+    id: &str,
     ids: HostIds,
 ) -> Result<Stage, Error> {
     let program = &order.program;
@@ -92,7 +93,12 @@ fn build_at(
     let mut binds = Vec::new();
     for path in writable.folders.iter().filter(|path| *path != "/tmp") {
         let place = inside.folder("writable folder", path)?;
-        binds.push(Bind { from: root_folder.join(&place[1..]), to: place, writable: true });
+        binds.push(Bind {
+            from: root_folder.join(&place[1..]),
+            to: place,
+            writable: true,
+            noexec: false,
+        });
     }
     mount_volumes(order, point, &inside, &view, &mut binds)?;
     let mut args = order.args.clone();
@@ -116,12 +122,14 @@ fn build_at(
         root: root_folder,
         writable_root: writable.root || program.root == RootAccess::Writable,
         binds,
-        cgroup: cgroup.to_owned(),
+        // An ordinary user may make none.
+        cgroup: (!ids.are_of_namespace()).then(|| id.to_owned()),
         ids,
         limits: order.limits.clone(),
         cpu_millis: program.cpu_millis,
         settings: program.settings.clone(),
         swap_limit: cgroup::counts_swap(),
+        open_files_max: settable_open_files(ids),
     };
     let bundle = point.join("bundle");
     let path = bundle.join("config.json");
@@ -132,9 +140,9 @@ fn build_at(
 
 /// The root folder of `order` with its volumes, for a process that only looks at files: nothing of
 /// its program is there, and what the kernel or memory fills is empty.
-pub(crate) fn build_files(order: &Assignment) -> Result<OwnedFd, Error> {
+pub(crate) fn build_files(order: &Assignment, ids: HostIds) -> Result<OwnedFd, Error> {
     let point = choose_point(order)?;
-    let view = View::new(HostIds::ON_DISK)?;
+    let view = View::new(ids)?;
     hide_mounts().map_err(Error::io("make a mount namespace"))?;
     root::mount_memory(point, order)?;
     root::mount_root(point, order, &view)?;
@@ -173,6 +181,14 @@ fn choose_point(order: &Assignment) -> Result<&'static Path, Error> {
     })
 }
 
+/// The hard limit of open files that a runtime can set: in a user namespace it raises none.
+fn settable_open_files(ids: HostIds) -> u64 {
+    match getrlimit(Resource::Nofile).maximum {
+        Some(own) if ids.are_of_namespace() => own.min(OPEN_FILES_MAX),
+        _ => OPEN_FILES_MAX,
+    }
+}
+
 fn is_link(path: &Path) -> bool {
     path.symlink_metadata().is_ok_and(|meta| meta.is_symlink())
 }
@@ -198,9 +214,10 @@ fn mount_volumes(
 ) -> Result<(), Error> {
     for (index, volume) in order.volumes.iter().enumerate() {
         let from = point.join(format!("v/{index}"));
-        let bind = bundle::bind(volume, &order.grants, from)?;
+        let mut bind = bundle::bind(volume, &order.grants, from)?;
         fill_volume(volume, inside, view.ids)?;
         mounts::mount(volume, &bind, view)?;
+        mounts::keep_flags(&mut bind)?;
         binds.push(bind);
     }
     // What is mounted in another mount comes after it.
@@ -219,7 +236,7 @@ fn fill_volume(volume: &VolumeMount, inside: &RootFolder, ids: HostIds) -> Resul
         Some(content) => fill(&content, folder, ids),
         // Of the container's root, as a folder that it had made itself; still open to all.
         None => {
-            let (uid, gid) = HostIds::ON_DISK.root();
+            let (uid, gid) = ids.of_files().root();
             rustix::fs::chown(folder, Some(uid), Some(gid)).map_err(Into::into)
         }
     }

@@ -15,6 +15,7 @@ use crate::{
     assignment::split,
     client::sweep::{self, Swept},
     host::rights::check_rights,
+    namespace,
     protocol::{Job, Reply, Request, ShimMessage, Status, expect_reply, set_read_timeout},
     record::{self, Ended},
     spawn::{Process, end_process, start_process},
@@ -65,9 +66,9 @@ impl Task {
         assignment.folder.clone_from(&folder);
         let adoptable = assignment.adoptable;
         let (message, fds) = split(assignment);
-        let (socket, shim) = start_process(exe, &folder.join("shim.log"))?;
+        let (socket, mut shim) = start_process(exe, &folder.join("shim.log"))?;
         let task = Self { folder };
-        match task.introduce(&socket, message, fds) {
+        match task.introduce(&socket, &mut shim, message, fds) {
             Ok(()) => {
                 if !adoptable {
                     // The shim sees the end of this socket when this process ends, and only then.
@@ -88,6 +89,7 @@ impl Task {
     fn introduce(
         &self,
         socket: &OwnedFd,
+        shim: &mut Process,
         message: ShimMessage,
         fds: Vec<OwnedFd>,
     ) -> Result<(), Error> {
@@ -96,6 +98,7 @@ impl Task {
         frame::send_document(socket, &job, &borrowed)
             .map_err(Error::io("hand the task shim its assignment"))?;
         drop(fds);
+        namespace::admit(socket, shim).map_err(|error| self.or_lost(error))?;
         match expect_reply(socket, START_TIME_MAX).map_err(|error| self.or_lost(error))?.0 {
             Reply::Started => Ok(()),
             other => Err(other.into_error()),

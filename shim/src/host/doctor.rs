@@ -1,8 +1,13 @@
 use std::path::Path;
 
 use crate::{
-    Runtime,
-    host::{cgroup, layering::Layering, rights::check_rights},
+    Error, Runtime,
+    host::{
+        cgroup,
+        layering::Layering,
+        rights::{Rights, rights},
+    },
+    limits::ID_COUNT,
 };
 
 /// One thing that this machine can or cannot do for native images.
@@ -27,12 +32,15 @@ pub enum Level {
 }
 
 /// Checks everything that native images need of this machine. Wasm images need none of it. `found`
-/// is of the folder that containers are kept in, where this process may mount.
-pub fn doctor(folder: &Path, found: Option<&Layering>) -> Vec<Check> {
-    let mut checks = vec![root(), runtime()];
+/// is of the folder that containers are kept in, where this process may mount, and `refused` why an
+/// ordinary user may not.
+pub fn doctor(folder: &Path, found: Option<&Layering>, refused: Option<&Error>) -> Vec<Check> {
+    let by = rights();
+    let is_root = matches!(by, Ok(Rights::Root));
+    let mut checks = vec![root(&by, refused), runtime()];
     // Without the rights there is one cause, and one next step.
     if checks[0].level == Level::Good {
-        checks.push(cgroups());
+        checks.push(if is_root { cgroups() } else { no_cgroups() });
     }
     checks.push(file(
         "user-namespaces",
@@ -42,18 +50,39 @@ pub fn doctor(folder: &Path, found: Option<&Layering>) -> Vec<Check> {
     ));
     checks.push(overlay());
     if let Some(found) = found {
-        checks.extend(layering(found, folder));
+        let mut found = layering(found, folder);
+        // An ordinary user shows no files with other owners, and has one range for all containers.
+        found.retain(|check| is_root || check.name != "id-mapped-mounts");
+        checks.extend(found);
     }
     checks
 }
 
-fn root() -> Check {
-    match check_rights() {
-        Ok(()) => {
+fn root(by: &Result<Rights, Error>, refused: Option<&Error>) -> Check {
+    let missing =
+        |error: &Error| check("root", Level::Missing, error.chain(), error.hint().as_deref());
+    match (by, refused) {
+        (Ok(Rights::Root), _) => {
             check("root", Level::Good, "running as root, as native images need".to_owned(), None)
         }
-        Err(error) => check("root", Level::Missing, error.to_string(), error.hint().as_deref()),
+        (Err(error), _) | (_, Some(error)) => missing(error),
+        (Ok(Rights::Subordinate(ids, _)), None) => {
+            let (count, first) = (ID_COUNT - 1, ids.users.first);
+            let message = format!(
+                "containers are in user namespaces: their root is this user, and their other \
+                 users are the {count} from {first} on in /etc/subuid"
+            );
+            check("root", Level::Good, message, None)
+        }
     }
+}
+
+/// Of an ordinary user.
+fn no_cgroups() -> Check {
+    let message = "an ordinary user's containers are in no cgroup: their processes are limited, \
+                   their memory is looked at once a second, and processors are not shared out";
+    let hint = "run margay as root where Linux containers need hard limits";
+    check("cgroups", Level::Warning, message.to_owned(), Some(hint))
 }
 
 /// Where the files of containers and of the host meet, as [`probe_layering`] has found it.
@@ -180,7 +209,7 @@ mod tests {
     fn a_check_that_is_not_good_has_a_hint() {
         let bad = || Some("no".to_owned());
         let found = Layering { writable_layers: bad(), id_mapped_mounts: bad() };
-        for check in doctor(Path::new("/x"), Some(&found)) {
+        for check in doctor(Path::new("/x"), Some(&found), None) {
             assert_eq!(check.level == Level::Good, check.hint.is_none(), "{check:?}");
         }
     }

@@ -31,6 +31,12 @@ pub fn probe_layering(folder: &Path) -> Layering {
     }
 }
 
+/// The same of an ordinary user's, which shows no files with other ids.
+pub(crate) fn probe_writable_layers(folder: &Path) -> Layering {
+    let writable_layers = try_layers(folder).err().map(|error| error.to_string());
+    Layering { writable_layers, id_mapped_mounts: None }
+}
+
 fn try_layers(folder: &Path) -> io::Result<()> {
     let trial = trial_in(folder)?;
     for name in ["lower", "upper", "work", "root"] {

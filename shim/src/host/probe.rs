@@ -142,6 +142,10 @@ impl Runtime {
         let mut broken = None;
         for kind in RuntimeKind::ALL {
             let Some(program) = find(kind.name(), path) else { continue };
+            // Never tried there: how it does without cgroups is not known.
+            if kind == RuntimeKind::Youki && !rustix::process::geteuid().is_root() {
+                continue;
+            }
             if kind == RuntimeKind::Crun && hybrid {
                 let runtime = program.display().to_string();
                 let what =
@@ -254,8 +258,14 @@ fn reaches(version: Version, lines: &[Version]) -> bool {
     }
 }
 
+/// The `PATH`, and where distributions put such programs, which an ordinary user's may lack.
 pub(crate) fn search_path() -> std::ffi::OsString {
-    std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into())
+    let path = std::env::var_os("PATH");
+    let mut path = path.unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into());
+    if !rustix::process::geteuid().is_root() {
+        path.push(":/usr/local/sbin:/usr/sbin:/sbin");
+    }
+    path
 }
 
 fn find(name: &str, path: &std::ffi::OsStr) -> Option<PathBuf> {

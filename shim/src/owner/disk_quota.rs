@@ -14,11 +14,11 @@ use engine::Exit;
 use rustix::fs::{FsWord, statfs, statvfs};
 
 use crate::{
-    host::cgroup,
     limits::{
         LAYER_DEPTH_MAX, LAYER_FILES_MAX, OPEN_FILES_SEEN_MAX, SAMPLE_INTERVAL, WALK_BYTES,
         WALK_INTERVAL_MAX, WALK_STEP_FILES, WALK_STEP_INTERVAL,
     },
+    owner::members::Members,
     unpack::disk_usage::{Measured, Walk},
 };
 
@@ -26,7 +26,7 @@ use crate::{
 /// loop: a thread would share its locks with the programs that the shim forks.
 pub(crate) struct DiskQuota {
     layer: PathBuf,
-    cgroup: String,
+    members: Members,
     bytes_max: u64,
     /// What was free on the file system when the last walk began.
     free_bytes: u64,
@@ -39,11 +39,11 @@ pub(crate) struct DiskQuota {
 
 impl DiskQuota {
     /// Of the layer in the folder `layer` of a container that starts now.
-    pub(crate) fn new(layer: PathBuf, cgroup: String, bytes_max: u64) -> Self {
+    pub(crate) fn new(layer: PathBuf, members: Members, bytes_max: u64) -> Self {
         let now = Instant::now();
         let free_bytes = free_bytes(&layer);
         let next_look = now + SAMPLE_INTERVAL;
-        Self { layer, cgroup, bytes_max, free_bytes, at_last: next_look, next_look, walk: None }
+        Self { layer, members, bytes_max, free_bytes, at_last: next_look, next_look, walk: None }
     }
 
     /// Until the next look is due.
@@ -67,7 +67,7 @@ impl DiskQuota {
         match stepped {
             Ok(true) => self.next_look = Instant::now() + WALK_STEP_INTERVAL,
             Ok(false) => {
-                measured.bytes += removed_bytes(&self.cgroup);
+                measured.bytes += removed_bytes(&self.members);
                 self.walk = None;
             }
             // Where something changed during the walk, the next one looks again.
@@ -110,11 +110,11 @@ fn free_bytes(folder: &Path) -> u64 {
     statvfs(folder).map_or(0, |found| found.f_bfree.saturating_mul(found.f_frsize))
 }
 
-/// Files of the root file system that have no name any more and are open in processes of `cgroup`.
-fn removed_bytes(cgroup: &str) -> u64 {
+/// Files of the root file system that have no name any more and are open in these processes.
+fn removed_bytes(members: &Members) -> u64 {
     let mut seen = HashSet::new();
     let (mut bytes, mut looked) = (0, 0);
-    for pid in cgroup::processes(cgroup) {
+    for pid in members.processes() {
         let process = PathBuf::from(format!("/proc/{pid}"));
         for open in fs::read_dir(process.join("fd")).into_iter().flatten().flatten() {
             looked += 1;
@@ -156,7 +156,8 @@ mod tests {
     #[test]
     fn a_layer_that_is_too_large_or_has_too_many_folders_is_named() {
         let layer = tempfile::tempdir().unwrap();
-        let quota = || DiskQuota::new(layer.path().to_owned(), "none".to_owned(), 1 << 20);
+        let none = || Members::Cgroup("none".to_owned());
+        let quota = || DiskQuota::new(layer.path().to_owned(), none(), 1 << 20);
         fs::write(layer.path().join("small"), vec![1; 512 << 10]).unwrap();
         assert_eq!(until_walked(&mut quota()), None);
         fs::write(layer.path().join("large"), vec![1; 600 << 10]).unwrap();

@@ -9,26 +9,29 @@ use std::{
 use engine::{Exit, Stop, frame};
 use rustix::{
     process::{
-        Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal,
-        set_child_subreaper, waitid,
+        Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions, getrlimit, pidfd_open,
+        pidfd_send_signal, set_child_subreaper, setrlimit, waitid,
     },
     termios::tcsetwinsize,
     thread::CapabilitySet,
 };
 
 use crate::{
-    Assignment, Error, Layer, RootAccess,
+    Assignment, Error, Layer, RootAccess, Settings,
     bundle::{
         root, signal,
         stage::{self, Stage},
     },
-    host::cgroup,
-    limits::{NETWORK_DRAIN_TIME_MAX, ORPHAN_GRACE, OUTPUT_DRAIN_TIME_MAX},
+    limits::{
+        NETWORK_DRAIN_TIME_MAX, ORPHAN_GRACE, OUTPUT_DRAIN_TIME_MAX, PIDS_MAX, RUNTIME_THREADS_MAX,
+    },
+    namespace::Numbers,
     owner::{
         control::ControlSocket,
         disk_quota::DiskQuota,
         exec::Execs,
         log::Log,
+        members::Members,
         meter::Meter,
         outcome::{Circumstances, Death, explain},
         poller::{EventFlags, Poller, Token},
@@ -47,6 +50,7 @@ struct Owner<'a> {
     assignment: &'a Assignment,
     pid: Pid,
     pidfd: OwnedFd,
+    numbers: Numbers,
     poller: Poller,
     control: ControlSocket,
     execs: Execs,
@@ -54,7 +58,7 @@ struct Owner<'a> {
     /// The controlling side of its terminal, if it has one.
     terminal: Option<OwnedFd>,
     relay: Relay,
-    cgroup: String,
+    members: Members,
     meter: Meter,
     /// Where its root is writable on disk.
     quota: Option<DiskQuota>,
@@ -77,7 +81,11 @@ struct Stopping {
 
 /// Runs the container of `assignment` to its end. `supervisor` is told when it has started; an
 /// error means that nothing of it is left.
-pub(crate) fn run(supervisor: &OwnedFd, mut assignment: Assignment) -> Result<(), Error> {
+pub(crate) fn run(
+    supervisor: &OwnedFd,
+    mut assignment: Assignment,
+    numbers: Numbers,
+) -> Result<(), Error> {
     check_ports(&assignment)?;
     let (layers, adoptable) = (assignment.program.layers.clone(), assignment.adoptable);
     let folder = &assignment.folder.clone();
@@ -86,8 +94,12 @@ pub(crate) fn run(supervisor: &OwnedFd, mut assignment: Assignment) -> Result<()
         frame::listen(folder, name).map_err(Error::io(format!("listen in `{}`", folder.display())))
     };
     let listeners = (listen(SOCKET)?, listen(engine::exec::SOCKET)?);
-    let mut traces = Traces::claim(folder, container_id(&assignment), runtime)?;
-    let mut owner = match Owner::start(&mut assignment, &mut traces, listeners) {
+    let id = container_id(&assignment);
+    let mut traces = match numbers.are_of_namespace() {
+        true => Traces::of_namespace(folder, id, runtime, &assignment.program.owner)?,
+        false => Traces::claim(folder, id, runtime)?,
+    };
+    let mut owner = match Owner::start(&mut assignment, &mut traces, listeners, numbers) {
         Ok(owner) => owner,
         Err(error) => {
             record::clear(folder, &traces)?;
@@ -139,6 +151,7 @@ impl<'a> Owner<'a> {
         assignment: &'a mut Assignment,
         traces: &mut Traces,
         (listener, exec_listener): (OwnedFd, OwnedFd),
+        numbers: Numbers,
     ) -> Result<Self, Error> {
         let starting = |what: &str| format!("start a container ({what})");
         // Processes that the runtime leaves behind become children of the shim, the container's
@@ -147,6 +160,10 @@ impl<'a> Owner<'a> {
             .map_err(Error::io(starting("subreaper")))?;
         let stop_signal = stop_signal(assignment)?;
         let stage = build_stage(assignment, traces)?;
+        let members = Members::of(&traces.id, traces.ids);
+        if !members.are_limited() {
+            limit_processes(&assignment.program.settings).map_err(Error::io(starting("limits")))?;
+        }
         // The caller holds them until nothing of the container is left.
         assignment.program.layers.clear();
         let log = match &assignment.log {
@@ -175,7 +192,7 @@ impl<'a> Owner<'a> {
             ControlSocket::open(listener, &poller)
         };
         let control = watch().map_err(Error::io(starting("epoll")))?;
-        let execs = Execs::open(exec_listener, &poller, &stage.bundle, &traces.id)
+        let execs = Execs::open(exec_listener, &poller, &stage.bundle, members.clone())
             .map_err(Error::io(starting("epoll")))?;
         if begin == Begin::Later {
             runner::start(assignment, traces)?;
@@ -193,9 +210,10 @@ impl<'a> Owner<'a> {
             streams,
             terminal,
             relay,
-            cgroup: traces.id.clone(),
-            meter: Meter::new(traces.id.clone()),
-            quota: quota(assignment, &traces.id),
+            meter: Meter::new(members.clone()),
+            quota: quota(assignment, members.clone()),
+            members,
+            numbers,
             stop_signal,
             stop: None,
             ended_by: None,
@@ -350,7 +368,7 @@ impl<'a> Owner<'a> {
         let status = format!("/proc/{}/status", self.pid.as_raw_nonzero());
         let status = std::fs::read_to_string(status).unwrap_or_default();
         let masks: Vec<bool> = status.lines().filter_map(handles).collect();
-        let is_alone = cgroup::processes(&self.cgroup).len() == 1;
+        let is_alone = self.members.processes().len() == 1;
         masks == [false, false] && is_alone && ENDING_SIGNALS.contains(&signal)
     }
 
@@ -435,13 +453,26 @@ impl<'a> Owner<'a> {
 
     fn status(&mut self) -> Status {
         Status {
-            pid: self.pid.as_raw_nonzero().get(),
-            shim_pid: std::process::id(),
+            pid: self.numbers.of(self.pid, &self.pidfd),
+            shim_pid: self.numbers.own(),
             ports: self.relay.container_ports(),
             stopping: self.stop.is_some(),
             usage: self.meter.sample(&self.relay),
         }
     }
+}
+
+/// Without a cgroup the kernel counts the processes of the namespace that is about to be made, for
+/// the user that makes it. The shim and the runtime count as well.
+fn limit_processes(settings: &Settings) -> io::Result<()> {
+    let asked = settings.processes_max.unwrap_or(PIDS_MAX);
+    let most = u64::from(asked) + RUNTIME_THREADS_MAX;
+    // A limit of each of its users that is asked for is not to be above it.
+    let asked = settings.ulimits.iter().filter(|ulimit| ulimit.name == "nproc");
+    let most = asked.fold(most, |most, ulimit| most.max(ulimit.hard));
+    let own = getrlimit(Resource::Nproc).maximum;
+    let most = own.map_or(most, |own| own.min(most));
+    Ok(setrlimit(Resource::Nproc, Rlimit { current: Some(most), maximum: Some(most) })?)
 }
 
 /// Ports are relayed, and a terminal has its size, before the program's first step. One that writes
@@ -481,11 +512,11 @@ const PRIVILEGES: CapabilitySet = CapabilitySet::KILL.union(CapabilitySet::DAC_O
 const ENDING_SIGNALS: [Signal; 6] =
     [Signal::TERM, Signal::INT, Signal::QUIT, Signal::HUP, Signal::USR1, Signal::USR2];
 
-fn quota(assignment: &Assignment, cgroup: &str) -> Option<DiskQuota> {
+fn quota(assignment: &Assignment, members: Members) -> Option<DiskQuota> {
     let layer = root::upper(&assignment.folder);
     let bytes_max = assignment.limits.writable_bytes_max;
     (assignment.program.root == RootAccess::Writable)
-        .then(|| DiskQuota::new(layer, cgroup.to_owned(), bytes_max))
+        .then(|| DiskQuota::new(layer, members, bytes_max))
 }
 
 /// The image's STOPSIGNAL, or SIGTERM.

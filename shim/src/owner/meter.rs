@@ -4,17 +4,18 @@ use engine::Exit;
 use spec::{Limits, Usage};
 
 use crate::{
-    host::cgroup,
     limits::{OOM_TIME_MAX, SAMPLE_INTERVAL},
-    owner::relay::Relay,
+    owner::{members::Members, relay::Relay},
 };
 
-/// What a container has used, read from its cgroup at intervals.
+/// What a container has used, read at intervals.
 pub(crate) struct Meter {
-    cgroup: String,
+    members: Members,
     started: Instant,
     sampled: Instant,
     usage: Usage,
+    /// At the last sample.
+    memory_bytes: u64,
     oom_kills: u64,
     /// When the kernel last killed one of its processes for want of memory.
     oom_at: Option<Instant>,
@@ -22,10 +23,18 @@ pub(crate) struct Meter {
 
 impl Meter {
     /// Of a container that starts now.
-    pub(crate) fn new(cgroup: String) -> Self {
+    pub(crate) fn new(members: Members) -> Self {
         let now = Instant::now();
         let usage = Usage { runs: 1, ..Usage::default() };
-        Self { cgroup, started: now, sampled: now, usage, oom_kills: 0, oom_at: None }
+        Self {
+            members,
+            started: now,
+            sampled: now,
+            usage,
+            memory_bytes: 0,
+            oom_kills: 0,
+            oom_at: None,
+        }
     }
 
     /// Until the next sample is due.
@@ -35,7 +44,8 @@ impl Meter {
 
     /// Reads the counters.
     pub(crate) fn sample(&mut self, relay: &Relay) -> Usage {
-        let reading = cgroup::read(&self.cgroup);
+        let reading = self.members.read();
+        self.memory_bytes = reading.memory_bytes;
         let held_ms = u64::try_from(self.sampled.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.sampled = Instant::now();
         self.usage.cpu_ns = self.usage.cpu_ns.max(reading.cpu_ns);
@@ -51,8 +61,12 @@ impl Meter {
         self.usage
     }
 
-    /// The time limit that the last sample exceeds.
+    /// The limit that the last sample exceeds, and that the kernel does not keep.
     pub(crate) fn exceeded(&self, limits: &Limits) -> Option<Exit> {
+        let bytes_max = limits.memory_bytes_max;
+        if !self.members.are_limited() && self.memory_bytes > bytes_max {
+            return Some(Exit::out_of_memory(bytes_max));
+        }
         match (limits.cpu_time_max, limits.wall_time_max) {
             (Some(max), _) if u128::from(self.usage.cpu_ns) > max.as_nanos() => {
                 Some(Exit::out_of_cpu(max))

@@ -9,6 +9,7 @@ mod streams; // stdin, stdout and stderr on their way through the shim
 mod log; // lines of output on their way into the log
 mod exec; // programs that join the container, and their clients
 mod relay; // connections from published ports into the container's network
-mod meter; // usage and time limits, from the cgroup's counters
+mod members; // the processes of the container, and what they use
+mod meter; // usage and time limits, from the counters of those
 mod outcome; // why the container ended
 mod disk_quota; // the limit of the writable layer

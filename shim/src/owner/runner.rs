@@ -18,7 +18,7 @@ use rustix::{
 };
 
 use crate::{
-    Assignment, Error, Runtime,
+    Assignment, Error, Runtime, RuntimeKind,
     bundle::stage::Stage,
     host::command::{wait, wait_readable},
     limits::{CONSOLE_TIME_MAX, RUNTIME_ERROR_CHARS_MAX, RUNTIME_LOG_BYTES_MAX, RUNTIME_TIME_MAX},
@@ -43,10 +43,11 @@ pub(crate) struct Created {
     pub terminal: Option<OwnedFd>,
 }
 
-impl Runtime {
-    /// Its command line as far as it is the same for every operation on the container of `folder`.
-    pub(crate) fn command(&self, folder: &Path) -> Command {
-        let mut command = Command::new(&self.path);
+impl Traces {
+    /// The runtime's command line as far as it is the same for every operation on the container of
+    /// `folder`.
+    fn command(&self, folder: &Path) -> Command {
+        let mut command = Command::new(&self.runtime.path);
         command
             .env_clear()
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
@@ -55,6 +56,10 @@ impl Runtime {
             .arg("--log")
             .arg(log_file(folder))
             .args(["--log-format", "json"]);
+        if self.ids.are_of_namespace() && self.runtime.kind == RuntimeKind::Crun {
+            // Others see by themselves that they may make no cgroup.
+            command.arg("--cgroup-manager=disabled");
+        }
         command
     }
 }
@@ -74,7 +79,7 @@ pub(crate) fn create(
     let _ = std::fs::remove_file(log_file(folder));
     let making = || "make a container's streams";
     let pid_file = stage.bundle.join("pid");
-    let mut command = traces.runtime.command(folder);
+    let mut command = traces.command(folder);
     match begin {
         Begin::Later => command.arg("create"),
         Begin::Now => command.args(["run", "--detach"]),
@@ -114,7 +119,7 @@ pub(crate) fn create(
 
 /// The runtime's `start`: the program runs.
 pub(crate) fn start(assignment: &Assignment, traces: &Traces) -> Result<(), Error> {
-    let mut command = traces.runtime.command(&assignment.folder);
+    let mut command = traces.command(&assignment.folder);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     run(assignment, command.args(["start", &traces.id]))
 }

@@ -10,7 +10,7 @@ use disk::Lock;
 use engine::cgroup::Place;
 use spec::Digest;
 
-use super::{disk_usage, lower_links, sandbox};
+use super::{chore, sandbox};
 use crate::{Error, host::rights::check_rights};
 
 /// An unpacked layer, which no sweep removes while this is held. A container's shim holds those it
@@ -80,7 +80,7 @@ impl Layers {
     /// unfinished work of processes that died are removed.
     ///
     /// # Errors
-    /// [`Error::NotRoot`], [`Error::Io`].
+    /// Those of [`check_rights`](crate::check_rights), [`Error::Io`].
     pub fn open(folder: &Path) -> Result<Self, Error> {
         check_rights()?;
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")
@@ -198,7 +198,7 @@ impl Layers {
         let unpacked = sandbox::unpack(exe, &work.path, &work.lock, blob, self.place.clone())
             .and_then(|links| {
                 let layer = expect(if links.is_empty() { &alone } else { &linked })?;
-                lower_links::make(&name, &work.path, &links, &below)?;
+                chore::link(&name, &work.path, links, &below)?;
                 settle(&work, &layer)?;
                 Ok(layer)
             });
@@ -235,24 +235,25 @@ pub struct UnpackedLayer {
 /// The layers that are unpacked in `folder`, which is as given to [`Layers::open`].
 ///
 /// # Errors
-/// [`Error::NotRoot`], [`Error::Io`].
+/// Those of [`check_rights`](crate::check_rights), [`Error::Io`].
 pub fn unpacked_layers(folder: &Path) -> Result<Vec<UnpackedLayer>, Error> {
     let entries = Layers::open(folder)?.entries()?;
     let folders = entries.into_iter().filter(|path| path.extension().is_none());
     let weighed = folders.map(|folder| {
-        let (used, bytes) =
-            weigh(&folder).map_err(Error::io(format!("weigh `{}`", folder.display())))?;
+        let (used, bytes) = weigh(&folder)?;
         Ok(UnpackedLayer { folder, used, bytes })
     });
     weighed.collect()
 }
 
 /// When a layer was used last, and what it takes of the disk.
-fn weigh(place: &Path) -> io::Result<(SystemTime, u64)> {
-    let mark = open_mark(&mark_of(place))?;
-    let used = mark.metadata()?.modified()?;
-    let noted = io::read_to_string(mark)?;
-    Ok((used, noted.trim().parse().or_else(|_| disk_usage::of(place))?))
+fn weigh(place: &Path) -> Result<(SystemTime, u64), Error> {
+    let read = || {
+        let mark = open_mark(&mark_of(place))?;
+        Ok::<_, io::Error>((mark.metadata()?.modified()?, io::read_to_string(mark)?))
+    };
+    let (used, noted) = read().map_err(Error::io(format!("weigh `{}`", place.display())))?;
+    Ok((used, noted.trim().parse().or_else(|_| chore::weigh(place))?))
 }
 
 /// Removes the layer that is unpacked in `place`, unless a container or a start holds it. Returns
@@ -269,7 +270,10 @@ pub fn remove_unused_layer(place: &Path) -> Result<bool, Error> {
     // Out of sight in one step: a layer that has its name is whole, whenever this process is
     // killed.
     let work = Work::begin(folder)?;
-    fs::rename(place, work.path.join("layer")).map_err(Error::io(removing()))?;
+    fs::rename(place, work.path.join("layer"))
+        // An ordinary user may not move one that is closed to its own root.
+        .or_else(|_| fs::rename(place, &work.path))
+        .map_err(Error::io(removing()))?;
     mark.remove().map_err(Error::io(removing()))?;
     remove(&work.path)?;
     Ok(true)
@@ -307,7 +311,7 @@ impl Work {
 /// Gives a finished folder its name, unless another process was faster with the same content.
 fn settle(work: &Work, layer: &Layer) -> Result<(), Error> {
     let keeping = || format!("keep the layer `{}`", layer.folder.display());
-    let bytes = disk_usage::of(&work.path).map_err(Error::io(keeping()))?;
+    let bytes = chore::weigh(&work.path)?;
     fs::write(mark_of(&layer.folder), bytes.to_string()).map_err(Error::io(keeping()))?;
     match fs::rename(&work.path, &layer.folder) {
         Ok(()) => Ok(()),
@@ -325,7 +329,7 @@ fn open_mark(path: &Path) -> io::Result<File> {
 }
 
 fn remove(path: &Path) -> Result<(), Error> {
-    match fs::remove_dir_all(path) {
+    match chore::remove_tree(path) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
             Err(Error::Io { what: format!("remove `{}`", path.display()), source })
         }

@@ -2,6 +2,7 @@
 pub(crate) mod layers; // the cache of unpacked layers
 pub(crate) mod sandbox; // the process that unpacks, confined to its folder
 
+pub(crate) mod chore; // what is done with files of containers outside of one
 pub(crate) mod disk_usage; // what a folder takes of the disk
 mod tree; // one layer into one folder, without following a link
 pub(crate) mod seccomp_unpack; // the system calls that the unpacking process may make

@@ -18,13 +18,17 @@ use rustix::{
 use spec::{Descriptor, Digest};
 
 use crate::limits::{
-    FIRST_ID, ID_COUNT, LOWER_LINKS_MAX, LOWER_LINKS_PER_MESSAGE, UNPACK_MEMORY_BYTES_MAX,
-    UNPACK_OPEN_FILES_MAX, UNPACK_RESIDENT_BYTES_MAX, UNPACK_START_TIME_MAX, UNPACK_TIME_MAX,
+    LOWER_LINKS_MAX, LOWER_LINKS_PER_MESSAGE, UNPACK_MEMORY_BYTES_MAX, UNPACK_OPEN_FILES_MAX,
+    UNPACK_RESIDENT_BYTES_MAX, UNPACK_TIME_MAX,
 };
 use crate::{
     Error,
-    host::command::wait_readable,
+    host::{
+        command::wait_readable,
+        rights::{Rights, rights},
+    },
     ids::HostIds,
+    namespace::{give_ids, take_ids},
     privileges::{FILES, drop_privileges},
     protocol::{Job, Reply, UnpackJob, expect_reply},
     spawn::{end_process, start_process},
@@ -58,9 +62,15 @@ pub(crate) fn unpack(
     place: Option<Place>,
 ) -> Result<Vec<(String, String)>, Error> {
     let preparing = || format!("prepare `{}`", folder.display());
-    let (uid, gid) = HostIds::ON_DISK.root();
-    rustix::fs::chown(folder, Some(uid), Some(gid))
-        .and_then(|()| rustix::fs::chmod(folder, Mode::from_raw_mode(0o755)))
+    let own = match rights()? {
+        Rights::Root => {
+            let (uid, gid) = HostIds::ON_DISK.root();
+            rustix::fs::chown(folder, Some(uid), Some(gid))
+        }
+        // It has made the folder, and is that root.
+        Rights::Subordinate(..) => Ok(()),
+    };
+    own.and_then(|()| rustix::fs::chmod(folder, Mode::from_raw_mode(0o755)))
         .map_err(Error::io(preparing()))?;
     let layer = blob.diff_id.to_string();
     let (socket, process) = start_process(exe, Path::new("/dev/null"))?;
@@ -114,32 +124,6 @@ fn exchange(
     }
 }
 
-/// Gives the process `pid`, which asks for that over `socket`, the ids of containers in its new
-/// user namespace.
-pub(crate) fn give_ids(socket: &OwnedFd, pid: Pid) -> Result<(), Error> {
-    match expect_reply(socket, UNPACK_START_TIME_MAX)?.0 {
-        Reply::Started => {}
-        other => return Err(other.into_error()),
-    }
-    for map in ["gid_map", "uid_map"] {
-        let path = format!("/proc/{}/{map}", pid.as_raw_nonzero());
-        std::fs::write(&path, format!("0 {FIRST_ID} {ID_COUNT}\n"))
-            .map_err(Error::io(format!("write `{path}`")))?;
-    }
-    frame::send(socket, &Reply::Done, &[]).map_err(Error::io("let the process begin"))
-}
-
-/// The other side of [`give_ids`]: from here on this process is in a user namespace of its own, and
-/// in `others`.
-pub(crate) fn take_ids(socket: &OwnedFd, others: UnshareFlags) -> Result<(), Error> {
-    unshare_namespaces(others).map_err(Error::io("confine this process (namespaces)"))?;
-    frame::send(socket, &Reply::Started, &[]).map_err(Error::io("ask for the id maps"))?;
-    match expect_reply(socket, UNPACK_START_TIME_MAX)?.0 {
-        Reply::Done => Ok(()),
-        other => Err(other.into_error()),
-    }
-}
-
 /// Unpacks, in the process that was started for it.
 pub(crate) fn run(socket: &OwnedFd, job: &UnpackJob, fds: Vec<OwnedFd>) -> Result<(), Error> {
     let Ok([root, blob]) = <[OwnedFd; 2]>::try_from(fds) else {
@@ -175,21 +159,6 @@ pub(crate) fn run(socket: &OwnedFd, job: &UnpackJob, fds: Vec<OwnedFd>) -> Resul
             ),
         })),
     }
-}
-
-#[expect(
-    unsafe_code,
-    reason = "rustix marks unsharing unsafe for the sake of programs with threads"
-)]
-fn unshare_namespaces(others: UnshareFlags) -> rustix::io::Result<()> {
-    let flags = others
-        | UnshareFlags::NEWUSER
-        | UnshareFlags::NEWNET
-        | UnshareFlags::NEWIPC
-        | UnshareFlags::NEWUTS;
-    // SAFETY: this process has one thread, and CLONE_FILES, which could close descriptors under
-    // others, is not among the flags.
-    unsafe { rustix::thread::unshare_unsafe(flags) }
 }
 
 /// Without a parent its result is of no use. Called after the change of ids, which resets this in

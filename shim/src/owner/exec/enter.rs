@@ -40,9 +40,8 @@ use super::{
 use crate::{
     bundle::{account::account, rootfs::RootFolder},
     files,
-    host::cgroup,
     limits::USER_DATABASE_BYTES_MAX,
-    owner::runner::window_size,
+    owner::{members::Members, runner::window_size},
     privileges::{COPY, drop_privileges},
     unpack::seccomp_unpack,
 };
@@ -51,8 +50,7 @@ use crate::{
 pub(crate) struct Place<'a> {
     /// The container's first process.
     pub first: BorrowedFd<'a>,
-    /// Its name in every hierarchy of cgroups.
-    pub cgroup: &'a str,
+    pub members: &'a Members,
 }
 
 /// What the new process says before it becomes the program; then its end of the socket closes.
@@ -102,10 +100,7 @@ impl Held {
         };
         Ok(Self {
             first: high(place.first)?,
-            cgroups: cgroup::folders(place.cgroup)
-                .into_iter()
-                .map(open)
-                .collect::<Result<_, _>>()?,
+            cgroups: place.members.cgroups().into_iter().map(open).collect::<Result<_, _>>()?,
             stdio,
             report: high(report)?,
         })

@@ -31,6 +31,7 @@ use crate::{
     bundle::signal,
     limits::{EXECS_MAX, REQUEST_TIME_MAX, STREAM_CHUNK_BYTES},
     owner::{
+        members::Members,
         outcome::Death,
         poller::{EventFlags, Poller, Token},
     },
@@ -43,7 +44,7 @@ use template::Template;
 pub(crate) struct Execs {
     listener: OwnedFd,
     bundle: PathBuf,
-    cgroup: String,
+    members: Members,
     /// Made for the first program.
     walls: Option<(Template, Filter)>,
     visits: HashMap<u32, Visit>,
@@ -82,14 +83,14 @@ impl Execs {
         listener: OwnedFd,
         poller: &Poller,
         bundle: &Path,
-        cgroup: &str,
+        members: Members,
     ) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&listener, true)?;
         poller.add(&listener, Token::ExecSocket, EventFlags::IN)?;
         Ok(Self {
             listener,
             bundle: bundle.to_owned(),
-            cgroup: cgroup.to_owned(),
+            members,
             walls: None,
             visits: HashMap::new(),
             next_id: 0,
@@ -101,7 +102,7 @@ impl Execs {
         match token {
             Token::ExecSocket => self.accept(poller),
             Token::ExecClient(id) => match self.visits.get_mut(&id) {
-                Some(Visit::Running(running)) => running.obey(id, poller, &self.cgroup),
+                Some(Visit::Running(running)) => running.obey(id, poller, &self.members),
                 Some(Visit::Open(_)) => self.receive(id, poller, first),
                 None => {}
             },
@@ -187,7 +188,7 @@ impl Execs {
         let Some((template, filter)) = &self.walls else { return Err(Error::protocol("no walls")) };
         let ends_with_client = program.ends_with_client;
         let errand = Errand::Program { order: template.order(program)?, filter };
-        let place = Place { first, cgroup: &self.cgroup };
+        let place = Place { first, members: &self.members };
         let running = Running::start(errand, &place, stdio.as_ref(), outputs)?;
         Ok(Running { ends_with_client, ..running })
     }
@@ -206,7 +207,7 @@ impl Execs {
         };
         let copy = || stream.try_clone().map_err(Error::io("copy a descriptor"));
         let stdio = [copy()?, copy()?, copy()?];
-        let place = Place { first, cgroup: &self.cgroup };
+        let place = Place { first, members: &self.members };
         Running::start(Errand::Files(ask), &place, Some(&stdio), Vec::new())
     }
 
@@ -333,7 +334,7 @@ impl Running {
     }
 
     /// What the client says, or that it is gone.
-    fn obey(&mut self, id: u32, poller: &Poller, cgroup: &str) {
+    fn obey(&mut self, id: u32, poller: &Poller, members: &Members) {
         let Some(client) = &self.client else { return };
         match frame::receive::<Control>(client) {
             Ok(Some((Control::Signal(number), _))) => {
@@ -352,7 +353,7 @@ impl Running {
         poller.remove(client);
         if self.ends_with_client {
             // The client may still listen for the end.
-            return session::kill(self.pid, cgroup);
+            return session::kill(self.pid, members);
         }
         self.client = None;
         for (_, output) in &self.outputs {

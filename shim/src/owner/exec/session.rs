@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use crate::{host::cgroup, limits::SESSION_ROUNDS_MAX};
+use crate::{limits::SESSION_ROUNDS_MAX, owner::members::Members};
 
 /// What the kernel says of a process: the fields that tell whose it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,13 +18,14 @@ struct Facts {
 }
 
 /// Kills the session of `leader`, a child that was not waited for yet, in the container of
-/// `cgroup`. A process that has left the session and has lost its parent is no part of it any more.
-pub(super) fn kill(leader: Pid, cgroup: &str) {
+/// `processes`. A process that has left the session and has lost its parent is no part of it any
+/// more.
+pub(super) fn kill(leader: Pid, processes: &Members) {
     let leader = leader.as_raw_nonzero().get();
     let mut killed = BTreeSet::new();
     // What is started while others are killed is found in the next round.
     for _ in 0..SESSION_ROUNDS_MAX {
-        let all: Vec<_> = cgroup::processes(cgroup).into_iter().filter_map(facts).collect();
+        let all: Vec<_> = processes.processes().into_iter().filter_map(facts).collect();
         let members = members(leader, &all);
         let found: Vec<_> = members.into_iter().filter(|one| killed.insert(one.pid)).collect();
         if found.is_empty() {
