@@ -15,7 +15,7 @@ use crate::limits::{OPEN_FILES_MAX, USER_DATABASE_BYTES_MAX};
 use crate::{
     Assignment, Error, Layer, RootAccess,
     bundle::account::{Account, account},
-    bundle::config::{self as bundle, Bind, Bundle},
+    bundle::config::{self as bundle, Bind, Bundle, Writable},
     bundle::fill::fill,
     bundle::mounts::View,
     bundle::rootfs::RootFolder,
@@ -90,16 +90,7 @@ fn build_at(
         let _ = inside.folder("folder", "/run");
     }
 
-    let mut binds = Vec::new();
-    for path in writable.folders.iter().filter(|path| *path != "/tmp") {
-        let place = inside.folder("writable folder", path)?;
-        binds.push(Bind {
-            from: root_folder.join(&place[1..]),
-            to: place,
-            writable: true,
-            noexec: false,
-        });
-    }
+    let mut binds = writable_folders(&writable, &inside, &root_folder)?;
     mount_volumes(order, point, &inside, &view, &mut binds)?;
     let mut args = order.args.clone();
     if program.settings.init {
@@ -136,6 +127,20 @@ fn build_at(
     fs::write(&path, config.config().to_string())
         .map_err(Error::io(format!("write `{}`", path.display())))?;
     Ok(Stage { bundle, account })
+}
+
+/// Folders of a root that is read-only for the rest.
+fn writable_folders(
+    writable: &Writable,
+    inside: &RootFolder,
+    root: &Path,
+) -> Result<Vec<Bind>, Error> {
+    let paths = writable.folders.iter().filter(|path| *path != "/tmp");
+    let bind = |path: &String| {
+        let to = inside.folder("writable folder", path)?;
+        Ok(Bind { from: root.join(&to[1..]), to, writable: true, noexec: false })
+    };
+    paths.map(bind).collect()
 }
 
 /// The root folder of `order` with its volumes, for a process that only looks at files: nothing of
