@@ -239,7 +239,7 @@ impl Verb {
             Self::Image(group) => return group.flat().run(home),
             Self::Container(groups::Container::Prune(args)) => args.run(home)?,
             Self::Container(group) => return group.flat().run(home),
-            Self::Up(args) => args.run(home)?,
+            Self::Up(args) => return args.run(home),
             Self::Down(args) => args.run(home)?,
             Self::Demo(args) => args.run(home)?,
             Self::Cluster(verb) => verb.run(home)?,

@@ -4,7 +4,6 @@
 
 use std::{fs::File, io::Read, path::Path};
 
-use disk::Survives;
 use serde::{Deserialize, Serialize};
 use spec::SecretValue;
 
@@ -34,7 +33,7 @@ struct Versioned {
 pub(crate) fn keep(folder: &TaskFolder, request: &RunRequest) -> Result<()> {
     let request = RunRequest { secrets: Default::default(), ..request.clone() };
     let kept = Kept { version: VERSION, request };
-    files::write_json(&path(folder), &kept, Survives::Crash)
+    files::write_json(&path(folder), &kept, folder.record().survives())
 }
 
 /// The request with which a task was made, under its present name and with its secrets.

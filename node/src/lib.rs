@@ -71,7 +71,7 @@ pub use settings::{Attach, Settings};
 pub use signals::parse_signal;
 pub use tuning::{PrivateNetwork, Tuning};
 pub use verbs::{
-    AnonymousVolumes, Removal, grace_of, remove_task, restart_task, signal_task, start_task,
-    stop_task, task_usage, wait_task, writable_bytes,
+    AnonymousVolumes, Removal, ended_by_reboot, grace_of, remove_task, restart_task, signal_task,
+    start_task, stop_task, task_usage, wait_task, writable_bytes,
 };
 pub use window::terminal_size;

@@ -103,6 +103,7 @@ pub(crate) fn start_with(
     let owned = task.own()?;
     engines::sweep(owned.folder());
     owned.folder().forget_asked_stop();
+    owned.folder().forget_user_stop();
     let before = owned.folder().status()?.unwrap_or_else(Status::created);
     let (usage, health) = (before.usage, before.health.clone());
     let status = Status { usage, health, ..Status::starting(ProcessId::this()) };

@@ -165,6 +165,7 @@ async fn supervise(
     for process in &mut supervisor.processes {
         process.start(home)?;
     }
+    super::reboot::bring_back(home);
     let scheme = if certificate.is_some() { "https" } else { "http" };
     notice(format_args!(
         "The node runs; requests come in at {scheme}://{ingress}. Ctrl-C ends it and its tasks."

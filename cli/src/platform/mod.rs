@@ -9,6 +9,10 @@ pub mod listen; // sockets that outlive the process that answers on them
 pub mod record; // up.json
 pub mod supervisor; // start, watch, restart, drain
 pub mod apart; // one server with a certificate
+pub mod log_file; // what a platform in the background has to say
+pub mod background; // `up -d`
+pub mod service_manager; // systemd
+pub mod reboot; // tasks that a reboot has ended
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
@@ -301,6 +305,7 @@ impl Platform {
 
     /// Ends everything in order, tasks included. A second signal ends the wait.
     async fn stop(mut self, shutdown: &mut ShutdownSignal) {
+        service_manager::tell("STOPPING=1");
         notice(format_args!("Ending…"));
         tokio::select! {
             () = self.supervisor.drain() => {}
@@ -422,9 +427,14 @@ fn lock(home: &Home) -> anyhow::Result<Lock> {
     let pid = Record::read(home).ok().flatten().map(|record| format!(" (process {})", record.pid));
     let (home, pid) = (home.path().display(), pid.unwrap_or_default());
     bail!(Advice::new(format!("margay is up already in `{home}`{pid}")).hint(
-        "use it, end it with Ctrl-C, or start another in another MARGAY_HOME with --server-port 0 \
+        "use it, end it with `margay down`, or start another in another MARGAY_HOME with --server-port 0 \
          --registry-port 0 --ingress-port 0"
     ))
+}
+
+/// Says early that a platform runs in this home.
+fn refuse_a_second(home: &Home) -> anyhow::Result<()> {
+    lock(home).map(drop)
 }
 
 fn registry_client(home: &Home, record: &Record) -> anyhow::Result<registry::Client> {

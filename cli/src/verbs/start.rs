@@ -4,9 +4,9 @@ use anyhow::ensure;
 use node::{AttachOptions, Attachment, tasks};
 
 use crate::{
-    failure::{Advice, USAGE_ERROR},
+    failure::{self, Advice, USAGE_ERROR},
     home::Home,
-    output::line,
+    output::{line, notice},
     verbs::{attach, run},
 };
 
@@ -18,8 +18,12 @@ A Linux task finds its own files again; the files that a Wasm program wrote besi
 )]
 pub struct Args {
     /// Names or ids of tasks
-    #[arg(required = true, value_name = "TASK")]
+    #[arg(required_unless_present = "after_reboot", value_name = "TASK")]
     tasks: Vec<String>,
+    /// Start the tasks that a reboot of the machine has ended and that their --restart brings back,
+    /// as `margay up` and `margay node` do when they start
+    #[arg(long, conflicts_with_all = ["tasks", "attach", "interactive"])]
+    after_reboot: bool,
     /// Show what the task writes, hand it our signals, and exit with its code
     #[arg(short, long)]
     attach: bool,
@@ -32,6 +36,9 @@ pub struct Args {
 
 impl Args {
     pub fn run(self, home: &Home) -> anyhow::Result<ExitCode> {
+        if self.after_reboot {
+            return after_reboot(home);
+        }
         if self.attach || self.interactive {
             ensure!(
                 self.tasks.len() == 1,
@@ -80,9 +87,27 @@ impl Args {
     }
 }
 
+/// One that cannot be started keeps none of the others from it.
+fn after_reboot(home: &Home) -> anyhow::Result<ExitCode> {
+    let mut code = ExitCode::SUCCESS;
+    for task in node::ended_by_reboot(home.node()).map_err(ordinary)? {
+        let name = &task.record().name;
+        let mut talk = run::Talk::default();
+        match node::start_task(home.node(), &task, |note| talk.hear(&note)) {
+            Ok(()) => line(format_args!("{name}")),
+            Err(error) => {
+                notice(format_args!("task `{name}` did not start again after the reboot"));
+                failure::report(&ordinary(error));
+                code = ExitCode::FAILURE;
+            }
+        }
+    }
+    Ok(code)
+}
+
 /// A failed start of a task that exists is an ordinary failure, and exits with 1.
 pub fn ordinary(error: node::Error) -> anyhow::Error {
-    let advice = Advice::new(crate::failure::message(&anyhow::Error::msg(chain(&error)))).code(1);
+    let advice = Advice::new(failure::message(&anyhow::Error::msg(chain(&error)))).code(1);
     match error.hint() {
         Some(hint) => advice.hint(hint).into(),
         None => advice.into(),

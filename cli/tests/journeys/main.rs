@@ -27,6 +27,8 @@ mod up; // a platform for a journey
 mod platform; // up, cluster, task, service, ingress, and processes that are killed
 mod descriptors; // which files each process has open, and why
 mod down; // the end of a platform, by another command
+mod background; // a platform without a terminal, and as a service of systemd
+mod reboot; // what comes back when the machine has started again
 mod rollouts; // another revision under load, and replicas that freeze
 mod traffic; // requests that go over to another revision in shares
 mod services; // waited for, shown, and runs that are changed

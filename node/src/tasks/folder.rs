@@ -9,10 +9,11 @@ use disk::{Lock, Survives};
 use engine::Stop;
 
 use super::{
+    boot::{is_over, this_boot},
     health::Health,
     names,
     process::ProcessId,
-    record::{Origin, Phase, State, Status, TaskRecord, VERSION},
+    record::{Phase, State, Status, TaskRecord, VERSION},
     told::{STOP, Told, tell},
 };
 use crate::{
@@ -166,7 +167,11 @@ pub(crate) fn create_with(home: &Home, mut record: TaskRecord, status: &Status) 
         let folder = TaskFolder { path: path.clone(), record };
         let owned = Owned { folder, lock, told: Told::default() };
         owned.write_status(status)?;
-        files::write_json(&path.join(RECORD), &owned.folder.record, owned.survives())?;
+        files::write_json(
+            &path.join(RECORD),
+            &owned.folder.record,
+            owned.folder.record.survives(),
+        )?;
         Ok(owned)
     };
     let made = make();
@@ -238,8 +243,10 @@ impl TaskFolder {
         let supervised = self.is_supervised();
         // Read after the lock: a supervisor writes the end before it lets go.
         let status = self.status()?;
-        let lives =
-            status.as_ref().and_then(|status| status.process).is_some_and(ProcessId::is_alive);
+        // A number and a time of another boot may be those of another process now.
+        let of_this_boot = |status: &&Status| !is_over(status.boot.as_deref());
+        let process = status.as_ref().filter(of_this_boot).and_then(|status| status.process);
+        let lives = process.is_some_and(ProcessId::is_alive);
         Ok(State::of(status.as_ref(), supervised, lives))
     }
 
@@ -351,12 +358,13 @@ impl Owned {
     /// When it cannot be written.
     pub fn write_status(&self, status: &Status) -> Result<()> {
         let survives = match status.phase {
-            Phase::Exited => self.survives(),
+            Phase::Exited => self.folder.record.survives(),
             // It describes processes, which a power cut ends anyway.
             Phase::Created | Phase::Starting | Phase::Running | Phase::Idle | Phase::BackOff => {
                 Survives::Crash
             }
         };
+        let status = &Status { boot: Some(this_boot().to_owned()), ..status.clone() };
         let tell = || self.told.status(&self.folder.path, &self.folder.record, status);
         // An end is told before it can be seen, and a start when it can be relied on.
         let is_start = matches!(status.phase, Phase::Created | Phase::Running);
@@ -383,15 +391,6 @@ impl Owned {
             tell(&self.folder.path, &self.folder.record, &action, |event| event);
         }
         Ok(())
-    }
-
-    /// An agent that comes after a power cut relies on what it finds of a cluster's tasks. A local
-    /// one is over then, and its start should not wait for the disk.
-    fn survives(&self) -> Survives {
-        match self.record().origin {
-            Origin::Cluster(_) => Survives::PowerLoss,
-            Origin::Local | Origin::Invoked => Survives::Crash,
-        }
     }
 
     /// Removes the folder and gives its name back.

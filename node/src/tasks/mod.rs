@@ -10,7 +10,9 @@ mod restart_policy; // what happens when a program has ended
 mod health; // whether a program is well
 mod record; // what was asked for, and what was seen
 mod folder; // make, find, lock, read, remove
+mod stopped; // whether a user has ended it
 mod names; // names that are unique, and names for tasks that were given none
+mod boot; // which start of the machine something belongs to
 mod process; // which process is meant, across reuse of its number
 mod told; // what happens to a task, in the log of events
 mod logs; // what a task wrote, from its first line or as it writes
@@ -23,6 +25,7 @@ pub use process::ProcessId;
 pub use record::{ClusterOrigin, Kind, MountRecord, Origin, Phase, State, Status, TaskRecord};
 pub use restart_policy::RestartPolicy;
 
+pub(crate) use boot::is_over;
 #[cfg(test)]
 pub(crate) use folder::tests as folder_tests;
 pub(crate) use folder::{create, create_with};

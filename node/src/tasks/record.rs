@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
+use disk::Survives;
 use serde::{Deserialize, Serialize};
 use spec::{
     Capabilities, ClusterName, ContainerName, Digest, LaunchType, Limits, Port, PublishedPort,
@@ -60,6 +61,18 @@ pub struct TaskRecord {
     /// How its program is asked whether it is well, if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health_check: Option<Check>,
+}
+
+impl TaskRecord {
+    /// What is written of it. An agent that comes after a power cut relies on what it finds of a
+    /// cluster's tasks, and so does a restart policy. Any other local task is over then, and its
+    /// start should not wait for the disk.
+    pub(crate) fn survives(&self) -> Survives {
+        match (&self.origin, self.restart) {
+            (Origin::Local | Origin::Invoked, RestartPolicy::No) => Survives::Crash,
+            (Origin::Cluster(_) | Origin::Local | Origin::Invoked, _) => Survives::PowerLoss,
+        }
+    }
 }
 
 /// What kind of program an image holds.
@@ -147,6 +160,9 @@ pub struct Status {
     pub sockets: Option<Vec<(u16, u64)>>,
     /// What it used until it ended.
     pub usage: Option<Usage>,
+    /// The boot of the machine in which this was written. An earlier version wrote none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<String>,
     /// Where its program is asked whether it is well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<Health>,
@@ -213,6 +229,7 @@ impl Status {
             ports: Vec::new(),
             sockets: None,
             usage: None,
+            boot: None,
             health: None,
         }
     }

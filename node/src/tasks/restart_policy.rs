@@ -15,7 +15,7 @@ pub enum RestartPolicy {
         restarts_max: Option<u32>,
     },
     Always,
-    /// As [`Always`](Self::Always): nothing starts tasks again after a boot of the machine.
+    /// As [`Always`](Self::Always), but for a reboot after a user has stopped it.
     UnlessStopped,
 }
 
@@ -28,6 +28,19 @@ impl RestartPolicy {
                 code != 0 && restarts_max.is_none_or(|most| restarts < most)
             }
             Self::Always | Self::UnlessStopped => true,
+        }
+    }
+
+    /// Whether a task that was started in an earlier boot of the machine, and ended with `code` if
+    /// that is known, is started again after a reboot: as Docker decides when its daemon starts.
+    pub(crate) fn returns(self, code: Option<i32>, restarts: u32, stopped_by_user: bool) -> bool {
+        match self {
+            Self::No => false,
+            Self::OnFailure { restarts_max } => {
+                code != Some(0) && restarts_max.is_none_or(|most| restarts < most)
+            }
+            Self::Always => true,
+            Self::UnlessStopped => !stopped_by_user,
         }
     }
 }
@@ -108,6 +121,29 @@ mod tests {
             (thrice, 1, 3, false),
         ] {
             assert_eq!(policy.restarts(code, restarts), want, "{policy} {code} {restarts}");
+        }
+    }
+
+    #[test]
+    fn a_reboot_brings_back_what_docker_would() {
+        let thrice = RestartPolicy::OnFailure { restarts_max: Some(3) };
+        let on_failure = RestartPolicy::OnFailure { restarts_max: None };
+        for (policy, code, restarts, stopped, want) in [
+            (RestartPolicy::No, None, 0, false, false),
+            (RestartPolicy::Always, Some(0), 9, false, true),
+            // Also one that was stopped: that holds until the machine starts again.
+            (RestartPolicy::Always, Some(143), 0, true, true),
+            (RestartPolicy::UnlessStopped, Some(143), 0, true, false),
+            (RestartPolicy::UnlessStopped, Some(143), 0, false, true),
+            (RestartPolicy::UnlessStopped, None, 0, false, true),
+            (on_failure, Some(0), 0, false, false),
+            (on_failure, Some(1), 99, false, true),
+            (on_failure, None, 0, false, true),
+            (thrice, Some(1), 2, false, true),
+            (thrice, Some(1), 3, false, false),
+        ] {
+            let returns = policy.returns(code, restarts, stopped);
+            assert_eq!(returns, want, "{policy} {code:?} {restarts} {stopped}");
         }
     }
 }

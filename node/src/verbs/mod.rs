@@ -14,8 +14,10 @@ use crate::{
 
 mod signal; // a signal for its program
 mod start; // start it again, or anew
+mod reboot; // start what a reboot has ended
 mod wait; // wait for its end
 
+pub use reboot::ended_by_reboot;
 pub use signal::signal_task;
 pub(crate) use start::make_startable;
 pub use start::{restart_task, start_task};
@@ -66,6 +68,7 @@ pub fn stop_task(task: &TaskFolder, stop: Stop) -> Result<State> {
         status.as_ref().and_then(|status| status.supervisor).filter(|_| task.is_supervised());
     // On a full disk a task can be ended all the same, which may make room: its supervisor takes
     // its own time then, and is asked again after ours.
+    task.note_user_stop();
     match task.ask_stop(stop) {
         Err(error) if !is_of_full_disk(&error) => return Err(error),
         _ => {}

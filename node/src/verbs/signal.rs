@@ -24,6 +24,9 @@ pub fn signal_task(task: &TaskFolder, signal: i32) -> Result<()> {
         return Err(Error::NotRunning(name()));
     }
     refuse_without_meaning(task, signal)?;
+    if signal == KILL || ENDING.contains(&signal) {
+        task.note_user_stop();
+    }
     match control::ask(task, Order::Signal(signal)) {
         Ok(Answer::Done) => {}
         // Its supervisor is gone, or of another version: only an end can be had without it.
