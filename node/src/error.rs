@@ -100,6 +100,9 @@ pub enum Error {
     /// Joining, or talking to, the control plane failed.
     #[error("cannot reach the control plane at `{address}`: {why}")]
     ControlPlane { address: String, why: String },
+    /// It answers, and with something that this version does not know.
+    #[error("the control plane at `{address}` says what this version does not understand: {why}")]
+    NotUnderstood { address: String, why: String },
     #[error("the control plane refused: {0}")]
     Refused(Fault),
     #[error("this is not a join token: {0}")]
@@ -196,6 +199,7 @@ impl Error {
             | Self::Listen { .. }
             | Self::BadArgument { .. }
             | Self::ControlPlane { .. }
+            | Self::NotUnderstood { .. }
             | Self::Identity(_)
             | Self::AgentRuns(_)
             | Self::NoAnswer { .. }

@@ -86,8 +86,13 @@ pub(crate) const ENDED_SHOWN_MAX: usize = 1_000;
 
 /// Two heartbeats of 3 seconds missed.
 pub(crate) const NODE_SUSPECT_AFTER: Duration = Duration::from_secs(6);
-/// Three missed, and a second for the way.
-pub(crate) const NODE_DISCONNECTED_AFTER: Duration = Duration::from_secs(10);
+/// Three missed, and half a second for the way: a replacement serves within ten.
+pub(crate) const NODE_DISCONNECTED_AFTER: Duration = Duration::from_millis(9_500);
+/// How far the clock of a node may be from ours, with the time that a report travels: certificates
+/// are good from a minute before they are made.
+pub(crate) const CLOCK_SKEW_MAX: Duration = Duration::from_secs(15);
+/// What a node reports as wrong with itself: there are five kinds.
+pub(crate) const NODE_PROBLEMS_MAX: usize = 16;
 /// After a start of the control plane no node has reported yet; moving every task because the
 /// control plane was away would be the larger fault.
 pub(crate) const NODE_GRACE: Duration = Duration::from_secs(30);

@@ -65,6 +65,14 @@ pub fn restrict_files(
     }
 }
 
+/// Whether the kernel has Landlock. This process is not restricted by the question.
+pub fn has_landlock() -> bool {
+    let ruleset = Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::Execute);
+    ruleset.and_then(Ruleset::create).is_ok()
+}
+
 /// Changes root to the empty folder `empty`: paths that Landlock leaves alone (`stat`, `readlink`)
 /// lead nowhere from there.
 ///

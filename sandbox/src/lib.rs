@@ -18,7 +18,7 @@ mod service; // all of it, in order
 
 pub use capabilities::{can_become, has_id, hide, keep_capabilities};
 pub use descriptors::close_other_descriptors;
-pub use files::{Network, OpenFolder, leave_files, restrict_files};
+pub use files::{Network, OpenFolder, has_landlock, leave_files, restrict_files};
 pub use service::{Confined, Service};
 pub use system_calls::{
     Rules, SystemCalls, all, compiled, is, masked, one_of, read_auxiliary_vector,

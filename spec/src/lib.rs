@@ -43,6 +43,7 @@ mod scaling; // how many replicas a service has when its load decides
 mod overrides; // what one run changes in a task definition
 mod stream; // what a client and a node send each other about one task
 mod explanation; // why something is as it is, and what happened to it
+mod node_problem; // what keeps a node from working as it should
 mod object; // clusters, nodes, services and tasks, each with a spec and a status
 pub mod wire; // the messages between nodes, ingresses and the control plane
 
@@ -76,6 +77,7 @@ pub use name::{
     CertificateName, ClusterName, ContainerName, CredentialName, Family, NodeId, OPERATOR,
     ServiceName, TaskId, Tenant, VolumeName,
 };
+pub use node_problem::{NodeProblem, NodeProblemKind};
 pub use object::{
     Cluster, ContainerHealth, ContainerPhase, ContainerStatus, Node, NodeCondition, NodeSpec,
     NodeStatus, POOL_NATIVE_LABEL, PublishedPort, Resources, Service, ServiceSpec, ServiceStatus,

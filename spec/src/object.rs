@@ -12,6 +12,7 @@ use crate::{
     digest::Digest,
     launch_type::LaunchType,
     name::{ClusterName, ContainerName, NodeId, ServiceName, TaskId, Tenant},
+    node_problem::NodeProblem,
     overrides::TaskOverrides,
     placement::{Placement, SchedulingStrategy, Taint},
     route::IngressSettings,
@@ -56,11 +57,15 @@ pub struct Node {
     /// Tasks that have not ended.
     #[serde(default)]
     pub tasks: u32,
+    /// What is wrong with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<NodeProblem>,
 }
 
 /// The capacity and properties of a node, as reported when it joined and at each start.
+///
+/// A field that a later agent reports is left out of account by a reader that does not know it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct NodeSpec {
     /// Everything that can be reserved.
     pub capacity: Resources,
@@ -75,6 +80,9 @@ pub struct NodeSpec {
     /// Free text, to select nodes by.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// The version of margay that its agent is of. Versions up to 0.1 said none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub version: String,
 }
 
 /// The label by which a node takes native images of every tenant, where it is one of the pool. Its

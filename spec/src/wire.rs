@@ -3,6 +3,10 @@
 //!
 //! A node long-polls its whole desired set, reconciles towards it, and posts what it observes. It
 //! receives no commands.
+//!
+//! A control plane understands the agents of the version before its own, and is upgraded first.
+//! What an agent observes may have fields that a reader leaves out of account; what it is told to
+//! do may not: a node that does not understand all of it goes on with what it was told before.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -14,10 +18,12 @@ use crate::{
     host_name::HostName,
     launch_type::LaunchType,
     name::{CertificateName, ClusterName, NodeId, ServiceName, TaskId, Tenant},
+    node_problem::NodeProblem,
     object::{NodeSpec, TaskStatus},
     route::{RouteRule, RouteSettings},
     secret::{SecretName, SecretValue},
     text::{ParseError, hex_bytes},
+    time::Timestamp,
 };
 
 /// The version of every message here. A reader refuses a newer one by name.
@@ -201,7 +207,6 @@ pub struct TaskSecrets {
 
 /// The observed state of a node. Posted when it changes, and as a heartbeat.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct NodeReport {
     /// [`VERSION`].
     pub version: u32,
@@ -215,6 +220,12 @@ pub struct NodeReport {
     pub spec: NodeSpec,
     /// Every task of which something is left on the node, ordered by tenant and id.
     pub tasks: Vec<ReportedTask>,
+    /// What its clock says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<Timestamp>,
+    /// What is wrong with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<NodeProblem>,
 }
 
 /// Requests that the ingress of a node handed to one task there since it began.
@@ -231,7 +242,6 @@ pub struct RequestCounts {
 
 /// The observed state of one task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct ReportedTask {
     /// The tenant that it belongs to.
     pub tenant: Tenant,
@@ -340,6 +350,8 @@ pub struct Fault {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     #[test]
@@ -363,6 +375,55 @@ mod tests {
         ] {
             let Err(error) = text.parse::<JoinToken>() else { panic!("{text}") };
             assert_eq!(error.to_string(), "this is not a join token of `margay1.` and hex digits");
+        }
+    }
+
+    /// Whether `new` says all that `old` says.
+    fn says_all(old: &Value, new: &Value) -> bool {
+        match (old, new) {
+            (Value::Object(old), Value::Object(new)) => old
+                .iter()
+                .all(|(key, value)| new.get(key).is_some_and(|found| says_all(value, found))),
+            (Value::Array(old), Value::Array(new)) => {
+                old.len() == new.len() && old.iter().zip(new).all(|(old, new)| says_all(old, new))
+            }
+            (old, new) => old == new,
+        }
+    }
+
+    /// Written by margay 0.1 before agents said their versions.
+    const DESIRED_SET: &str = include_str!("../goldens/desired_set.json");
+    const NODE_REPORT: &str = include_str!("../goldens/node_report.json");
+
+    #[test]
+    fn what_the_version_before_this_one_writes_is_understood_whole() {
+        let set: DesiredSet = serde_json::from_str(DESIRED_SET).unwrap();
+        let report: NodeReport = serde_json::from_str(NODE_REPORT).unwrap();
+        assert_eq!((report.spec.version.as_str(), report.time), ("", None));
+        for (golden, read) in [
+            (DESIRED_SET, serde_json::to_value(set).unwrap()),
+            (NODE_REPORT, serde_json::to_value(report).unwrap()),
+        ] {
+            let golden: Value = serde_json::from_str(golden).unwrap();
+            assert!(says_all(&golden, &read), "{golden:#}\n{read:#}");
+        }
+    }
+
+    #[test]
+    fn a_later_agent_may_say_more_and_a_later_control_plane_may_not_ask_for_more() {
+        let with = |golden: &str, place: &str| {
+            let mut message: Value = serde_json::from_str(golden).unwrap();
+            message.pointer_mut(place).unwrap()["later"] = 1.into();
+            message
+        };
+        for place in ["", "/spec", "/tasks/0", "/tasks/0/status", "/tasks/0/status/containers/0"] {
+            let report = serde_json::from_value::<NodeReport>(with(NODE_REPORT, place));
+            assert!(report.is_ok(), "{place}: {report:?}");
+        }
+        for place in ["", "/tasks/0", "/tasks/0/definition", "/routes"] {
+            let set = serde_json::from_value::<DesiredSet>(with(DESIRED_SET, place));
+            let error = set.unwrap_err().to_string();
+            assert!(error.contains("unknown field `later`"), "{place}: {error}");
         }
     }
 }

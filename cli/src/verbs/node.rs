@@ -1,6 +1,5 @@
+mod drain; // work that moves away
 mod maintenance; // cordon, labels and taints
-
-use std::time::Duration;
 
 use clap::Subcommand;
 use node::{Agent, AgentConfig, AtEnd, JoinOptions};
@@ -11,7 +10,7 @@ use crate::{
     control::{Control, List},
     flags,
     home::Home,
-    output::{ago, json, line, notice, now, size},
+    output::{ago, json, now, size},
     platform::host::{self, ListenOptions, Tuning},
     serve::{self, Child, block_on},
     verbs::{token, word},
@@ -72,20 +71,8 @@ enum Verb {
     /// List nodes
     #[command(alias = "list")]
     Ls(List),
-    /// Move a node's work elsewhere, and give it none
-    Drain {
-        /// Which one
-        node: NodeId,
-        /// Let it have work again
-        #[arg(long)]
-        undo: bool,
-        /// Stop after so long what is still on it, also what has no other place
-        #[arg(long, value_name = "DURATION", value_parser = spec::parse_duration,
-            conflicts_with = "undo")]
-        deadline: Option<Duration>,
-        #[command(flatten)]
-        control: Control,
-    },
+    /// Move the work of nodes elsewhere, and give them none
+    Drain(drain::Drain),
     /// Give nodes no new work; what they have stays
     Cordon {
         /// Which ones
@@ -169,24 +156,7 @@ impl Verb {
             }
             Self::Token(wanted) => wanted.make(home),
             Self::Ls(list) => list.run(home, Client::nodes, &HEADINGS, row),
-            Self::Drain { node, undo, deadline, control } => {
-                let client = control.client(home)?;
-                let node = block_on(async {
-                    match deadline {
-                        Some(time) => client.drain_node_within(&node, time.as_secs()).await,
-                        None => client.drain_node(&node, !undo).await,
-                    }
-                })?;
-                line(format_args!("{}", node.id));
-                match undo {
-                    true => notice(format_args!(
-                        "services come back to it when they are asked to: margay service rebalance \
-                         --cluster CLUSTER"
-                    )),
-                    false => say_what_stays(&client, &node),
-                }
-                Ok(())
-            }
+            Self::Drain(drain) => drain.run(home),
             Self::Cordon { nodes, control } => maintenance::cordon(home, &control, &nodes, true),
             Self::Uncordon { nodes, control } => maintenance::cordon(home, &control, &nodes, false),
             Self::Update(update) => update.run(home),
@@ -208,38 +178,33 @@ impl Verb {
     }
 }
 
-/// Volumes do not move, and what mounts one of them follows it nowhere.
-fn say_what_stays(client: &Client, Node { id: node, drain_deadline, .. }: &Node) {
-    // It is drained; what can be said about that is no reason to fail.
-    let volumes = block_on(client.volumes()).unwrap_or_default();
-    let until = drain_deadline.map_or(String::new(), |at| format!(" until {at}"));
-    for volume in volumes.iter().filter(|volume| volume.node == *node) {
-        notice(format_args!(
-            "volume `{}` stays on node `{node}`, and so do the tasks that mount it{until}: margay \
-             service ls says which wait",
-            volume.name
-        ));
-    }
-}
+const HEADINGS: [&str; 9] =
+    ["NODE", "STATUS", "ZONE", "TASKS", "CPU", "MEMORY", "NATIVE", "VERSION", "LAST SEEN"];
 
-const HEADINGS: [&str; 8] =
-    ["NODE", "STATUS", "ZONE", "TASKS", "CPU", "MEMORY", "NATIVE", "LAST SEEN"];
-
-fn row(node: &Node) -> [String; 8] {
+fn row(node: &Node) -> [String; 9] {
     let capacity = node.spec.capacity;
     [
         node.id.to_string(),
-        match node.status.condition {
-            NodeCondition::Ready if node.draining && node.tasks == 0 => "drained".to_owned(),
-            NodeCondition::Ready if node.draining => "draining".to_owned(),
-            NodeCondition::Ready if node.cordoned => "cordoned".to_owned(),
-            condition => word(&condition),
-        },
+        status(node),
         node.spec.zone.clone(),
         node.tasks.to_string(),
         format!("{:.1}", f64::from(capacity.cpu_millis) / 1000.0),
         size(capacity.memory_bytes),
         if node.spec.runs_native { node.spec.architecture.clone() } else { "no".to_owned() },
+        // Versions before the field said nothing.
+        if node.spec.version.is_empty() { "?".to_owned() } else { node.spec.version.clone() },
         ago(node.status.last_seen, now()),
     ]
+}
+
+/// How it is and what was said of it, and then what is wrong with it.
+fn status(node: &Node) -> String {
+    let condition = match node.status.condition {
+        NodeCondition::Ready if node.draining && node.tasks == 0 => "drained".to_owned(),
+        NodeCondition::Ready if node.draining => "draining".to_owned(),
+        NodeCondition::Ready if node.cordoned => "cordoned".to_owned(),
+        condition => word(&condition),
+    };
+    let problems = node.problems.iter().map(|problem| problem.kind.to_string());
+    std::iter::once(condition).chain(problems).collect::<Vec<_>>().join(",")
 }

@@ -35,7 +35,10 @@ mod services; // waited for, shown, and runs that are changed
 mod anywhere; // logs, programs and connections of tasks on any node, with a credential alone
 mod seen; // the access log, ids and pages of errors
 mod hosts; // names of services and tasks
+mod network; // machines in namespaces, on one bridge
+mod three_nodes; // killed, cut off, drained
 mod nodes; // join, drain, remove, adopt
+mod node_problems; // what is wrong with a node
 mod placement; // which nodes services go to, and what an operator says of nodes
 mod pool; // what the shared pool gives at most
 mod hardening; // what each process may, and what one that was taken over gets

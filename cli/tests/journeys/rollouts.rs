@@ -183,6 +183,7 @@ fn bad_revisions_are_rolled_back_and_no_request_fails() {
             "did not answer within",
         ),
         ("loops", "probe-http", "http = \"/spin\"", "GET /spin on port 80 did not answer within"),
+        ("hangs", "probe-http", "http = \"/sleep?ms=60000\"", "did not answer within 500ms"),
         ("wrong status", "probe-http", "http = \"/nope\"", "GET /nope on port 80 answered 404"),
     ];
     for (what, program, line, want) in bad {

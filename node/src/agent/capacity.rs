@@ -13,10 +13,8 @@ pub(super) fn node_spec(settings: &Settings, pool_native: bool) -> NodeSpec {
         labels.insert(spec::POOL_NATIVE_LABEL.to_owned(), "true".to_owned());
     }
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let memory = std::fs::read_to_string("/proc/meminfo")
-        .ok()
-        .and_then(|text| memory_total(&text))
-        .unwrap_or(0);
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let memory = meminfo_bytes(&meminfo, "MemTotal").unwrap_or(0);
     NodeSpec {
         capacity: Resources {
             cpu_millis: u32::try_from(processors * 1000).unwrap_or(u32::MAX),
@@ -27,12 +25,13 @@ pub(super) fn node_spec(settings: &Settings, pool_native: bool) -> NodeSpec {
         runs_native: shim::check_rights().is_ok() && shim::Runtime::probe().is_ok(),
         ingress_address: settings.ingress_address.clone(),
         labels,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
     }
 }
 
 /// `MemTotal:       16307360 kB`
-fn memory_total(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+pub(super) fn meminfo_bytes(meminfo: &str, name: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
@@ -48,7 +47,7 @@ mod tests {
             ("MemTotal: x kB\n", None),
             ("", None),
         ] {
-            assert_eq!(memory_total(text), want, "{text}");
+            assert_eq!(meminfo_bytes(text, "MemTotal"), want, "{text}");
         }
     }
 }

@@ -50,6 +50,9 @@ impl From<ClientError> for Error {
             ClientError::NoAnswer { to } => {
                 Self::ControlPlane { address: to, why: "no answer in time".to_owned() }
             }
+            ClientError::Answer { to, status, source } if status.is_success() => {
+                Self::NotUnderstood { address: to, why: source.to_string() }
+            }
             ClientError::Answer { ref to, .. } => {
                 Self::ControlPlane { address: to.clone(), why: chain(&error) }
             }

@@ -1,6 +1,9 @@
 //! The desired set of the control plane, and how what is here is moved towards it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+};
 
 use disk::Survives;
 use serde::{Deserialize, Serialize};
@@ -73,6 +76,7 @@ impl Agent {
                 Ok(_) => unknown_since = None,
                 Err(_) => {} // no answer says nothing about this node
             }
+            self.note_outdated(&answer);
             match answer.and_then(|set| self.accept(set, &mut epoch, tell)) {
                 Ok(Some(revision)) => after = Some(revision),
                 Ok(None) => sleep(HEARTBEAT_EVERY).await,
@@ -83,6 +87,23 @@ impl Agent {
                     after = None;
                 }
             }
+        }
+    }
+
+    /// A control plane that is newer than this agent may ask for what it does not know. What runs
+    /// stays as it is then, and the next report tells of it.
+    fn note_outdated(&self, answer: &Result<DesiredSet>) {
+        let is_outdated = match answer {
+            Ok(set) => wire::check_version("the desired set", set.version).is_err(),
+            Err(Error::NotUnderstood { .. }) => true,
+            Err(_) => return,
+        };
+        let was = self.host.outdated.swap(is_outdated, Ordering::Relaxed);
+        if let (true, false, Err(error)) = (is_outdated, was, answer) {
+            tracing::error!(
+                error = chain(error),
+                "what runs here stays as it is until this node is upgraded"
+            );
         }
     }
 

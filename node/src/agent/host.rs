@@ -1,6 +1,6 @@
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -69,6 +69,8 @@ pub(super) struct Host {
     pub causes: Causes,
     pub changed: Notify,
     pub ended: Notify,
+    /// Whether the control plane says what this version does not understand.
+    pub outdated: AtomicBool,
     usage: Arc<Mutex<UsageLog>>,
     /// The newest token of each task that may pull: in memory only, for they are secrets.
     tokens: Mutex<BTreeMap<TaskKey, String>>,
@@ -96,6 +98,7 @@ impl Host {
             causes: Causes::default(),
             changed: Notify::new(),
             ended: Notify::new(),
+            outdated: AtomicBool::new(false),
             usage: Arc::new(Mutex::new(usage)),
             tokens: Mutex::default(),
         }

@@ -35,3 +35,10 @@ pub(super) const STATS_EVERY: Duration = Duration::from_secs(1);
 pub(super) const FORWARD_CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 /// A control plane that knows of no streams is an earlier version: until it is updated.
 pub(super) const STREAMS_UNKNOWN_PAUSE: Duration = Duration::from_secs(10);
+/// A node is under pressure when less than so many bytes of its disk, or of its memory, and less
+/// than so many hundredths are free: an image of hundreds of megabytes still fits then.
+pub(super) const DISK_FREE_BYTES: u64 = 2 << 30;
+pub(super) const MEMORY_FREE_BYTES: u64 = 256 << 20;
+pub(super) const PRESSURE_PERCENT: u64 = 5;
+/// That ends when a quarter more is free than where it begins.
+pub(super) const PRESSURE_ENDS_AT: (u64, u64) = (5, 4);

@@ -1,9 +1,12 @@
 //! What is seen and what was used, on its way to the control plane.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+};
 
 use spec::{
-    UsageBatch,
+    NodeProblem, UsageBatch,
     wire::{self, DesiredSet, NodeReport, ReportedTask, RequestCounts, UsageTaken},
 };
 use tokio::{
@@ -15,11 +18,13 @@ use super::{
     control::RETRY_AFTER,
     converge::TaskKey,
     limits::{GATHER_FOR, HEARTBEAT_EVERY, MEASURE_EVERY},
+    problems::Problems,
     process::Agent,
 };
 use crate::{
     error::{Error, Result, chain},
     ingress::counted_requests,
+    tasks::now,
 };
 
 impl Agent {
@@ -27,10 +32,14 @@ impl Agent {
     pub(super) async fn report(&self, sets: watch::Receiver<Option<Arc<DesiredSet>>>) {
         let mut control = self.control();
         let mut seq = 0;
+        let mut said = Refusals::default();
+        let mut problems = Problems::of_kernel(self.spec.runs_native);
         loop {
             seq += 1;
             let revision = sets.borrow().as_ref().map_or(0, |set| set.revision);
-            let report = self.node_report(seq, revision);
+            let outdated = self.host.outdated.load(Ordering::Relaxed);
+            let found = problems.look(self.host.home.root(), outdated);
+            let report = self.node_report(seq, revision, found);
             let sent = match &control {
                 Ok(control) => {
                     control.post::<serde::de::IgnoredAny>("/v1/node/report", &report).await
@@ -38,7 +47,7 @@ impl Agent {
                 Err(error) => Err(Error::Identity(chain(error))),
             };
             if let Err(error) = sent {
-                tracing::debug!(error = chain(&error), "a report was not taken");
+                said.tell(&error);
                 sleep(RETRY_AFTER).await;
                 control = self.control();
                 continue;
@@ -51,7 +60,7 @@ impl Agent {
         }
     }
 
-    fn node_report(&self, seq: u64, revision: i64) -> NodeReport {
+    fn node_report(&self, seq: u64, revision: i64, problems: Vec<NodeProblem>) -> NodeReport {
         // A file of a few kilobytes of this machine, in memory as a rule.
         let counted = counted_requests(&self.host.ingress).unwrap_or_default();
         let counted = counted.into_iter().map(|(tenant, task, counts)| ((tenant, task), counts));
@@ -70,6 +79,8 @@ impl Agent {
             revision,
             spec: self.spec.clone(),
             tasks: tasks.collect(),
+            time: Some(now()),
+            problems,
         }
     }
 
@@ -125,6 +136,25 @@ impl Agent {
             if taken.seq < first {
                 return Ok(()); // it takes nothing right now
             }
+        }
+    }
+}
+
+/// Says once what keeps a control plane from understanding this agent.
+#[derive(Debug, Default)]
+struct Refusals(bool);
+
+impl Refusals {
+    fn tell(&mut self, error: &Error) {
+        let is_refused = matches!(error, Error::Refused(fault) if fault.code == "invalid");
+        match is_refused && !std::mem::replace(&mut self.0, true) {
+            true => tracing::warn!(
+                error = chain(error),
+                version = env!("CARGO_PKG_VERSION"),
+                "the control plane does not take the reports of this node: is it of an earlier \
+                 version? it is upgraded before its nodes"
+            ),
+            false => tracing::debug!(error = chain(error), "a report was not taken"),
         }
     }
 }

@@ -296,6 +296,7 @@ pub fn node_spec() -> NodeSpec {
         ingress_address: Some("127.0.0.1:8443".to_owned()),
         // It asks for the pool, and has no say in that.
         labels: BTreeMap::from([("pool".to_owned(), "true".to_owned())]),
+        version: String::new(),
     }
 }
 
@@ -452,6 +453,8 @@ impl FakeNode {
             revision: self.revision,
             spec: node_spec(),
             tasks: tasks.collect(),
+            time: None,
+            problems: Vec::new(),
         };
         self.ask(Method::POST, "/v1/node/report", &serde_json::to_value(report).unwrap()).await.0
     }

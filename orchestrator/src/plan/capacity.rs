@@ -4,7 +4,8 @@ use std::{
 };
 
 use spec::{
-    LaunchType, NodeCondition, NodeId, Placement, PlacementConstraint, TaskId, Tenant, VolumeName,
+    LaunchType, NodeCondition, NodeId, NodeProblemKind, Placement, PlacementConstraint, TaskId,
+    Tenant, VolumeName,
 };
 
 use super::{Observed, reason::Lack};
@@ -33,6 +34,8 @@ pub(super) struct Capacity<'a> {
 pub(super) struct NodeCapacity<'a> {
     pub node: &'a NodeRecord,
     condition: NodeCondition,
+    /// What it is short of, if anything.
+    pressure: Option<NodeProblemKind>,
     pub left: Left,
     /// Of each service, without tasks that were asked to end.
     replicas: BTreeMap<ServiceKey, usize>,
@@ -91,8 +94,9 @@ impl<'a> Capacity<'a> {
                 ports_taken: BTreeSet::new(),
             };
             let condition = observed.condition(id);
+            let pressure = observed.under_pressure.get(id).copied();
             let (replicas, holds) = (BTreeMap::new(), BTreeMap::new());
-            (id, NodeCapacity { node, condition, left, replicas, holds })
+            (id, NodeCapacity { node, condition, pressure, left, replicas, holds })
         });
         let (nodes, writers) = (nodes.collect(), BTreeMap::new());
         let mut capacity = Self { nodes, writers, idle: &observed.idle };
@@ -186,7 +190,10 @@ impl NodeCapacity<'_> {
 
     /// Whether it takes new tasks at all.
     pub fn is_open(&self) -> bool {
-        self.condition == NodeCondition::Ready && !self.node.drain && !self.node.cordoned
+        self.condition == NodeCondition::Ready
+            && !self.node.drain
+            && !self.node.cordoned
+            && self.pressure.is_none()
     }
 
     /// What is left for `request`: without what is kept for others.
@@ -223,6 +230,9 @@ impl NodeCapacity<'_> {
         }
         if self.node.cordoned && !is_daemon {
             return Some(Lack::Cordoned);
+        }
+        if let (Some(kind), false) = (self.pressure, is_daemon) {
+            return Some(Lack::Pressure(kind));
         }
         if self.node.repels(&request.placement.tolerations) {
             return Some(Lack::Taint);

@@ -3,7 +3,7 @@
 
 use spec::{
     ClusterName, ContainerStatus, DeploymentState, Explanation, ExplanationCause, LaunchType,
-    NodeCondition, NodeId, NodeStatus, Service, TaskPhase, Timestamp,
+    NodeCondition, NodeId, NodeProblem, NodeStatus, Service, TaskPhase, Timestamp,
 };
 
 use super::{
@@ -219,7 +219,7 @@ pub(crate) fn node(
     model: &Model,
     observed: &Observed,
     record: &NodeRecord,
-    status: &NodeStatus,
+    (status, problems): (&NodeStatus, &[NodeProblem]),
     now: Timestamp,
 ) -> Explanation {
     let id = &record.id;
@@ -244,6 +244,13 @@ pub(crate) fn node(
     if record.cordoned {
         let undo = format!("margay node uncordon {id}");
         causes.push(because("it is cordoned: it takes no new task", Some(undo)));
+    }
+    for problem in problems {
+        let effect = match problem.kind.keeps_tasks_away() {
+            true => ": it takes no new task",
+            false => "",
+        };
+        causes.push(because(format!("it has {}, {}{effect}", problem.kind, problem.message), None));
     }
     for taint in &record.taints {
         let undo = format!("margay node update {id} --taint-rm {}", taint.key);
@@ -516,7 +523,7 @@ mod tests {
         };
         let now = Timestamp::from_millis(47_000);
         assert_eq!(
-            told(&node(&model, &Observed::default(), &node_record, &status, now)),
+            told(&node(&model, &Observed::default(), &node_record, (&status, &[]), now)),
             "node `n1`: it is disconnected: its tasks are replaced elsewhere\n\
              its last report came 42 s ago -> start its agent on that machine: margay node; or: \
              margay up\n\

@@ -29,7 +29,9 @@ use std::{
     fmt,
 };
 
-use spec::{LaunchType, NodeCondition, NodeId, Tenant, Timestamp, wire::RequestCounts};
+use spec::{
+    LaunchType, NodeCondition, NodeId, NodeProblemKind, Tenant, Timestamp, wire::RequestCounts,
+};
 use store::Rev;
 
 use crate::state::{
@@ -60,6 +62,8 @@ pub(crate) struct Plan {
 #[derive(Debug, Default)]
 pub(crate) struct Observed {
     pub conditions: BTreeMap<NodeId, NodeCondition>,
+    /// Nodes that are short of something.
+    pub under_pressure: BTreeMap<NodeId, NodeProblemKind>,
     /// Tasks that wait for a request without a process.
     pub idle: BTreeSet<TaskKey>,
     /// What tasks were asked, where that is counted, as their nodes tell.

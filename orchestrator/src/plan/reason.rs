@@ -3,7 +3,8 @@
 use std::fmt;
 
 use spec::{
-    DeploymentSettings, LaunchType, NodeId, SecretName, TaskDefinitionId, TaskId, VolumeName,
+    DeploymentSettings, LaunchType, NodeId, NodeProblemKind, SecretName, TaskDefinitionId, TaskId,
+    VolumeName,
 };
 
 use crate::limits::TASKS_PER_NODE_MAX;
@@ -68,6 +69,8 @@ pub(crate) enum Lack {
     NotReady,
     Drained,
     Cordoned,
+    /// It is short of disk or memory.
+    Pressure(NodeProblemKind),
     Taint,
     Constraint,
     OciRuntime,
@@ -180,6 +183,11 @@ impl Demand {
             (Lack::Cordoned, _) => {
                 f.write_str("every node that could take it is cordoned: margay node uncordon NODE")
             }
+            (Lack::Pressure(kind), _) => write!(
+                f,
+                "every node that could take it has {kind}: `margay node inspect` says how much is \
+                 left; make room, or add a node"
+            ),
             (Lack::Taint, _) => f.write_str(
                 "every node that could take it has a taint that it does not tolerate: margay node \
                  inspect shows taints, and `--tolerate KEY` tolerates one",
@@ -224,6 +232,7 @@ impl fmt::Display for Lack {
             Self::NotReady => f.write_str("is not ready"),
             Self::Drained => f.write_str("is drained"),
             Self::Cordoned => f.write_str("is cordoned"),
+            Self::Pressure(kind) => write!(f, "has {kind}"),
             Self::Taint => f.write_str("has a taint that is not tolerated"),
             Self::Constraint => f.write_str("does not meet the constraints"),
             Self::PoolNative => f.write_str("runs no native images of other tenants"),

@@ -114,6 +114,7 @@ impl Reconciler {
                 let reports = &self.state.reports;
                 let observed = Observed {
                     conditions: reports.conditions(model.nodes.keys()),
+                    under_pressure: reports.under_pressure(),
                     idle: reports.idle(),
                     requests: reports.requests(),
                     loads: scaling::loads(&model, reports),

@@ -4,7 +4,7 @@ use std::{
 };
 
 use spec::{
-    NodeCondition, NodeId, NodeStatus, TaskStatus, Timestamp,
+    NodeCondition, NodeId, NodeProblem, NodeProblemKind, NodeStatus, TaskStatus, Timestamp,
     wire::{NodeReport, RequestCounts},
 };
 
@@ -15,7 +15,7 @@ use super::{
     rates::{Readings, TaskRate},
     records::TaskKey,
 };
-use crate::limits::{NODE_DISCONNECTED_AFTER, NODE_GRACE, NODE_SUSPECT_AFTER};
+use crate::limits::{CLOCK_SKEW_MAX, NODE_DISCONNECTED_AFTER, NODE_GRACE, NODE_SUSPECT_AFTER};
 
 /// What nodes report about themselves and their tasks, in memory alone: no heartbeat writes to the
 /// store.
@@ -36,6 +36,17 @@ struct LastReport {
     statuses: BTreeMap<TaskKey, TaskStatus>,
     readings: BTreeMap<TaskKey, Readings>,
     counted: CountedTasks,
+    problems: Vec<NodeProblem>,
+}
+
+/// What a report has changed beside statuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReportOutcome {
+    /// A newer one has overtaken it.
+    Stale,
+    Taken,
+    /// And tasks may be placed differently now.
+    PressureChanged,
 }
 
 impl NodeReports {
@@ -56,19 +67,24 @@ impl NodeReports {
             statuses: BTreeMap::new(),
             readings: BTreeMap::new(),
             counted: CountedTasks::default(),
+            problems: Vec::new(),
         });
         (seen.at, seen.label) = (at, label);
         was
     }
 
-    /// Takes a report, and returns whether it is newer than the last one.
-    pub fn report(&self, node: &NodeId, report: &NodeReport) -> bool {
+    /// Takes a report, unless it is older than the last one.
+    pub fn report(&self, node: &NodeId, report: &NodeReport) -> ReportOutcome {
         self.heard(node);
         let mut nodes = self.nodes.write();
         let seen = nodes.get_mut(node).expect("its entry was made just now");
         if seen.boot == report.boot && report.seq <= seen.seq {
-            return false;
+            return ReportOutcome::Stale;
         }
+        let before = pressure(&seen.problems);
+        seen.problems = report.problems.clone();
+        let skew = report.time.and_then(|time| clock_skew(time, seen.label));
+        seen.problems.extend(skew);
         (seen.boot, seen.seq) = (report.boot.clone(), report.seq);
         let statuses = report
             .tasks
@@ -83,7 +99,23 @@ impl NodeReports {
             let readings = readings.or_insert_with(|| Readings::new(status, requests, seen.at));
             readings.read(status, requests, seen.at);
         }
-        true
+        match pressure(&seen.problems) == before {
+            true => ReportOutcome::Taken,
+            false => ReportOutcome::PressureChanged,
+        }
+    }
+
+    /// What is wrong with `node`, as far as it has said or can be seen from here.
+    pub fn problems(&self, node: &NodeId) -> Vec<NodeProblem> {
+        self.nodes.read().get(node).map(|seen| seen.problems.clone()).unwrap_or_default()
+    }
+
+    /// The nodes that are short of something, so that no new task is placed on them.
+    pub fn under_pressure(&self) -> BTreeMap<NodeId, NodeProblemKind> {
+        let nodes = self.nodes.read();
+        let short =
+            |(node, seen): (&NodeId, &LastReport)| Some((node.clone(), pressure(&seen.problems)?));
+        nodes.iter().filter_map(short).collect()
     }
 
     /// What a task does in a second, where its node has reported it for long enough.
@@ -147,6 +179,23 @@ impl NodeReports {
     }
 }
 
+fn pressure(problems: &[NodeProblem]) -> Option<NodeProblemKind> {
+    problems.iter().map(|problem| problem.kind).filter(|kind| kind.keeps_tasks_away()).min()
+}
+
+/// A node whose clock is far from ours: certificates begin and end elsewhere for it, and so do
+/// times in logs.
+fn clock_skew(there: Timestamp, here: Timestamp) -> Option<NodeProblem> {
+    let (skew, side) = match there > here {
+        true => (there.since(here), "ahead of"),
+        false => (here.since(there), "behind"),
+    };
+    (skew > CLOCK_SKEW_MAX).then(|| NodeProblem {
+        kind: NodeProblemKind::ClockSkew,
+        message: format!("its clock is {} s {side} the control plane's", skew.as_secs()),
+    })
+}
+
 fn condition(silent_for: Duration) -> NodeCondition {
     match silent_for {
         _ if silent_for >= NODE_DISCONNECTED_AFTER => NodeCondition::Disconnected,
@@ -192,6 +241,46 @@ mod tests {
                 want,
                 "{after} s"
             );
+        }
+    }
+
+    fn report_of(seq: u64, problems: &[NodeProblemKind], skew_millis: i64) -> NodeReport {
+        let time = now().millis().checked_add_signed(skew_millis).unwrap();
+        let problems =
+            problems.iter().map(|kind| NodeProblem { kind: *kind, message: String::new() });
+        NodeReport {
+            version: 1,
+            boot: "b".to_owned(),
+            seq,
+            revision: 0,
+            spec: crate::journeys::fixture::node_spec(),
+            tasks: Vec::new(),
+            time: Some(Timestamp::from_millis(time)),
+            problems: problems.collect(),
+        }
+    }
+
+    #[test]
+    fn pressure_is_told_when_it_begins_and_ends_and_a_clock_when_it_is_far_off() {
+        use NodeProblemKind::{ClockSkew, DiskPressure, Kernel, MemoryPressure};
+        use ReportOutcome::{PressureChanged, Stale, Taken};
+        let (reports, node) = (NodeReports::new(), "n1".parse().unwrap());
+        for (seq, problems, skew_millis, outcome, found) in [
+            (1, &[][..], 0, Taken, &[][..]),
+            (2, &[Kernel], 0, Taken, &[Kernel]),
+            (3, &[Kernel, DiskPressure], 0, PressureChanged, &[Kernel, DiskPressure]),
+            (3, &[], 0, Stale, &[Kernel, DiskPressure]),
+            (4, &[DiskPressure, MemoryPressure], 0, Taken, &[DiskPressure, MemoryPressure]),
+            (5, &[MemoryPressure], 0, PressureChanged, &[MemoryPressure]),
+            (6, &[], 60_000, PressureChanged, &[ClockSkew]),
+            (7, &[], -60_000, Taken, &[ClockSkew]),
+            (8, &[], 2_000, Taken, &[]),
+        ] {
+            assert_eq!(reports.report(&node, &report_of(seq, problems, skew_millis)), outcome);
+            let kinds: Vec<_> = reports.problems(&node).iter().map(|found| found.kind).collect();
+            assert_eq!(kinds, found, "report {seq}");
+            let is_short = kinds.iter().any(|kind| kind.keeps_tasks_away());
+            assert_eq!(reports.under_pressure().contains_key(&node), is_short, "report {seq}");
         }
     }
 }

@@ -22,14 +22,15 @@ use crate::{
         quota,
     },
     limits::{
-        NODE_CPU_MILLIS_MAX, NODE_LABELS_MAX, NODE_MEMORY_BYTES_MAX, NODE_TEXT_BYTES_MAX,
-        POLL_TIME_MAX, REASON_BYTES_MAX, WRITE_TRIES_MAX,
+        NODE_CPU_MILLIS_MAX, NODE_LABELS_MAX, NODE_MEMORY_BYTES_MAX, NODE_PROBLEMS_MAX,
+        NODE_TEXT_BYTES_MAX, POLL_TIME_MAX, REASON_BYTES_MAX, WRITE_TRIES_MAX,
     },
     state::{
         State,
         ca::Leaf,
         keys, now,
         records::{Guarded, JoinRecord, NodeRecord, POOL_LABEL, Stored, TaskRecord, encode},
+        reports::ReportOutcome,
         tokens,
     },
 };
@@ -123,7 +124,8 @@ fn check_spec(spec: &NodeSpec) -> Result<(), ApiError> {
         let message = format!("the address of an ingress is ADDRESS:PORT, not `{text}`");
         return Err(ApiError::invalid(message));
     }
-    let texts = [&spec.zone, &spec.architecture].into_iter().chain(&spec.ingress_address);
+    let texts =
+        [&spec.zone, &spec.architecture, &spec.version].into_iter().chain(&spec.ingress_address);
     let mut texts = texts.chain(spec.labels.iter().flat_map(|(key, value)| [key, value]));
     let Resources { cpu_millis, memory_bytes } = spec.capacity;
     if cpu_millis > NODE_CPU_MILLIS_MAX || memory_bytes > NODE_MEMORY_BYTES_MAX {
@@ -227,8 +229,12 @@ pub(crate) async fn report(call: Call) -> Result<Reply, ApiError> {
     let stored = this_node(&call).await?;
     let (api, state, id) = (&call.api, call.state(), stored.value.id.clone());
     report.tasks.iter_mut().for_each(|task| clip(&mut task.status));
-    if !state.reports.report(&id, &report) {
-        return Reply::done(); // a newer one overtook it
+    report.problems.truncate(NODE_PROBLEMS_MAX);
+    report.problems.iter_mut().for_each(|problem| clip_text(&mut problem.message));
+    match state.reports.report(&id, &report) {
+        ReportOutcome::Stale => return Reply::done(),
+        ReportOutcome::Taken => {}
+        ReportOutcome::PressureChanged => state.wake_reconciler(),
     }
     report.spec = with_pool(report.spec, stored.value.in_pool());
     if report.spec != stored.value.spec {
@@ -273,16 +279,17 @@ fn clip(status: &mut TaskStatus) {
         container.ports.truncate(TaskDefinition::PORTS_MAX);
         &mut container.reason
     });
-    for reason in reasons.chain([&mut status.reason]).flatten() {
-        let end =
-            (0..=REASON_BYTES_MAX.min(reason.len())).rev().find(|at| reason.is_char_boundary(*at));
-        if reason.len() > REASON_BYTES_MAX {
-            reason.truncate(end.unwrap_or_default());
-            reason.push('…');
-        }
-        if reason.contains(char::is_control) {
-            *reason = reason.replace(char::is_control, " ");
-        }
+    reasons.chain([&mut status.reason]).flatten().for_each(clip_text);
+}
+
+fn clip_text(text: &mut String) {
+    let end = (0..=REASON_BYTES_MAX.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
+    if text.len() > REASON_BYTES_MAX {
+        text.truncate(end.unwrap_or_default());
+        text.push('…');
+    }
+    if text.contains(char::is_control) {
+        *text = text.replace(char::is_control, " ");
     }
 }
 

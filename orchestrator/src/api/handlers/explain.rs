@@ -53,11 +53,13 @@ pub(crate) async fn node(call: Call) -> Result<Reply, ApiError> {
     let (state, model) = (call.state(), call.state().model());
     let observed = Observed {
         conditions: state.reports.conditions(model.nodes.keys()),
+        under_pressure: state.reports.under_pressure(),
         idle: state.reports.idle(),
         ..Observed::default()
     };
     let status = state.reports.node(&id);
-    Reply::ok(&explain::node(&model, &observed, &record, &status, now()))
+    let problems = state.reports.problems(&id);
+    Reply::ok(&explain::node(&model, &observed, &record, (&status, &problems), now()))
 }
 
 pub(crate) async fn route(call: Call) -> Result<Reply, ApiError> {

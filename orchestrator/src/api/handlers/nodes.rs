@@ -56,6 +56,7 @@ pub(super) async fn find(call: &Call, id: &NodeId) -> Result<Stored<NodeRecord>,
 
 fn shown(api: &Api, record: NodeRecord) -> Node {
     let status = api.state.reports.node(&record.id);
+    let problems = api.state.reports.problems(&record.id);
     let tasks = api.state.model().tasks_on(&record.id).count();
     let spec = NodeSpec { labels: record.all_labels(), ..record.spec };
     Node {
@@ -68,6 +69,7 @@ fn shown(api: &Api, record: NodeRecord) -> Node {
         cordoned: record.cordoned,
         taints: record.taints,
         tasks: u32::try_from(tasks).unwrap_or(u32::MAX),
+        problems,
     }
 }
 

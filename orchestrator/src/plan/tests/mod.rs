@@ -68,6 +68,7 @@ impl TestCluster {
             runs_native: false,
             ingress_address: None,
             labels: BTreeMap::new(),
+            version: String::new(),
         };
         let id: NodeId = name.parse().unwrap();
         let record = NodeRecord {

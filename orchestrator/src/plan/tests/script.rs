@@ -148,6 +148,13 @@ impl TestCluster {
                 self.observed.idle = idle;
             }
             ["cordon", node] => self.edit_node(node, |node| node.cordoned = true),
+            ["pressure", node, kind] => {
+                let kind = serde_json::from_value(serde_json::Value::from(*kind)).unwrap();
+                self.observed.under_pressure.insert(node.parse().unwrap(), kind);
+            }
+            ["relief", node] => {
+                self.observed.under_pressure.remove(&node.parse::<NodeId>().unwrap());
+            }
             ["uncordon", node] => self.edit_node(node, |node| node.cordoned = false),
             ["taint", node, taint] => {
                 self.edit_node(node, |node| node.taints.push(taint.parse().unwrap()));

@@ -1,0 +1,219 @@
+//! Three machines with a network between them: one is killed, one is cut off, and a zone is
+//! drained.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use crate::{
+    network::Network,
+    stage::{Running, Stage, eventually, get, signal},
+    up::{HOST, Up, record, serve_cats},
+};
+
+/// The platform on the first of three machines, and a node on each of the others.
+struct Bed {
+    up: Up,
+    nodes: Vec<Running>,
+    stages: [Stage; 3],
+    network: Arc<Network>,
+}
+
+impl Bed {
+    fn make() -> Option<Self> {
+        let network = Arc::new(Network::of(3)?);
+        let stages = [0, 1, 2].map(|index| network.stage(index));
+        let mut up = Up::start_with(&stages[0], &["--listen", &Network::address(0)]);
+        up.registry = record(&stages[0])["registry"].as_str().expect("an address").to_owned();
+        let nodes = ["second", "third"].iter().zip(&stages[1..]).map(|(name, stage)| {
+            let token = stages[0].margay(["node", "token"]).ok();
+            let zone = format!("zone-{name}");
+            let mut node =
+                stage.start(["node", "join", token.trim(), "--name", name, "--zone", &zone]);
+            assert_eq!(node.line(), **name);
+            node
+        });
+        let nodes = nodes.collect();
+        Some(Self { up, nodes, stages, network })
+    }
+
+    /// The nodes on which the replicas of the cats run, as the control plane knows it.
+    fn places(&self) -> Vec<String> {
+        let list = ["task", "ls", "--service", "cats", "--output", "json"];
+        let list: Value = serde_json::from_str(&self.stages[0].margay(list).ok()).expect("JSON");
+        let tasks = list.as_array().expect("a list").iter();
+        let running = tasks.filter(|task| task["status"]["phase"] == "running");
+        let node = |task: &Value| task["spec"]["node"].as_str().unwrap_or_default().to_owned();
+        let mut places: Vec<String> = running.map(node).collect();
+        places.sort();
+        places
+    }
+
+    fn until_at(&self, places: &[&str]) {
+        eventually(&format!("replicas at {places:?}"), || (self.places() == places).then_some(()));
+    }
+
+    fn load(&self) -> Load {
+        Load::on(&self.network, self.up.ingress.clone())
+    }
+
+    fn end(self) {
+        for node in self.nodes {
+            node.signal("INT");
+            node.end();
+        }
+        self.up.end();
+        self.stages.iter().for_each(Stage::is_empty);
+    }
+}
+
+/// Asks for the page over and over, from beside the machines.
+struct Load {
+    stop: Arc<AtomicBool>,
+    seen: Arc<Mutex<Seen>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Seen {
+    served: u64,
+    failed: u64,
+    longest: Duration,
+}
+
+impl Load {
+    fn on(network: &Arc<Network>, ingress: String) -> Self {
+        let (stop, seen) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::default()));
+        let threads = (0..4).map(|_| {
+            let (network, ingress) = (network.clone(), ingress.clone());
+            let (stop, seen): (Arc<AtomicBool>, Arc<Mutex<Seen>>) = (stop.clone(), seen.clone());
+            std::thread::spawn(move || {
+                network.enter();
+                while !stop.load(Ordering::Relaxed) {
+                    let began = Instant::now();
+                    let served = get(&ingress, HOST, "/").is_some_and(|page| page.status == 200);
+                    let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+                    seen.served += u64::from(served);
+                    seen.failed += u64::from(!served);
+                    seen.longest = seen.longest.max(began.elapsed());
+                }
+            })
+        });
+        let threads = threads.collect();
+        Self { stop, seen, threads }
+    }
+
+    fn seen(&self) -> Seen {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn served_more(&self) {
+        let before = self.seen().served;
+        eventually("it serves on", || (self.seen().served > before + 200).then_some(()));
+    }
+
+    fn end(self) -> Seen {
+        self.stop.store(true, Ordering::Relaxed);
+        self.threads.into_iter().for_each(|thread| thread.join().expect("a client"));
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn workers(stage: &Stage) -> usize {
+    let spare = 2;
+    let all = stage.processes().into_iter().filter(|(_, line)| line.contains(" worker")).count();
+    all.saturating_sub(spare)
+}
+
+#[test]
+fn a_node_that_is_cut_off_costs_no_request_and_runs_nothing_twice_when_it_returns() {
+    let Some(bed) = Bed::make() else { return };
+    serve_cats(&bed.stages[0], &bed.up, 3);
+    bed.until_at(&["local", "second", "third"]);
+    let load = bed.load();
+    load.served_more();
+
+    bed.network.connect(2, false);
+    let cut = Instant::now();
+    load.served_more();
+    bed.until_at(&["local", "local", "second"]);
+    println!("a node that was cut off was replaced after {:?}", cut.elapsed());
+    assert_eq!(workers(&bed.stages[2]), 1, "what runs there runs on");
+    let seen = load.end();
+    assert_eq!(seen.failed, 0, "{seen:?}");
+    // What is on its way to a replica that is gone is asked of another one within two seconds.
+    assert!(seen.longest < Duration::from_secs(3), "{seen:?}");
+
+    let load = bed.load();
+    bed.network.connect(2, true);
+    let known = || {
+        let list = bed.stages[0].margay(["node", "ls"]).ok();
+        list.lines().any(|line| line.starts_with("third") && line.contains("ready")).then_some(())
+    };
+    eventually("it is ready again", known);
+    // Three replicas, and no process beside them.
+    eventually("each replica runs once", || {
+        let all: usize = bed.stages.iter().map(workers).sum();
+        (bed.places().len() == 3 && all == 3).then_some(())
+    });
+    load.served_more();
+    let seen = load.end();
+    assert_eq!(seen.failed, 0, "{seen:?}");
+    bed.end();
+}
+
+#[test]
+fn a_machine_that_is_lost_is_replaced_within_ten_seconds_and_costs_no_get() {
+    let Some(mut bed) = Bed::make() else { return };
+    serve_cats(&bed.stages[0], &bed.up, 3);
+    bed.until_at(&["local", "second", "third"]);
+    let load = bed.load();
+    load.served_more();
+    let began = Instant::now();
+    for (pid, _) in bed.stages[2].processes() {
+        signal(pid, "KILL");
+    }
+    drop(bed.nodes.pop());
+    bed.until_at(&["local", "local", "second"]);
+    let replaced = began.elapsed();
+    println!("a lost machine was replaced after {replaced:?}");
+    load.served_more();
+    let seen = load.end();
+    assert_eq!(seen.failed, 0, "{seen:?}");
+    // Ten seconds on a quiet machine.
+    assert!(replaced < Duration::from_secs(20), "{replaced:?}");
+    bed.end();
+}
+
+#[test]
+fn a_zone_is_drained_together_and_under_load() {
+    let Some(bed) = Bed::make() else { return };
+    serve_cats(&bed.stages[0], &bed.up, 6);
+    bed.until_at(&["local", "local", "second", "second", "third", "third"]);
+    let err = bed.stages[0].margay(["node", "drain", "--zone", "nowhere"]).fails(1);
+    assert!(err.contains("there is no node in zone `nowhere`") && err.contains("node ls"), "{err}");
+    bed.stages[0].margay(["node", "drain"]).fails(2);
+    let load = bed.load();
+    load.served_more();
+    assert_eq!(bed.stages[0].margay(["node", "drain", "--zone", "zone-second"]).ok(), "second\n");
+    bed.until_at(&["local", "local", "local", "third", "third", "third"]);
+    assert_eq!(bed.stages[0].margay(["node", "drain", "second", "third"]).ok(), "second\nthird\n");
+    bed.until_at(&["local"; 6]);
+    let nodes = bed.stages[0].margay(["node", "ls"]).ok();
+    let drained = nodes.lines().filter(|line| line.contains("drained")).count();
+    assert_eq!(drained, 2, "{nodes}");
+    bed.stages[0].margay(["node", "drain", "--undo", "second", "third"]).ok();
+    let nodes = bed.stages[0].margay(["node", "ls"]).ok();
+    assert!(!nodes.contains("cordoned") && !nodes.contains("drained"), "{nodes}");
+    load.served_more();
+    let seen = load.end();
+    assert_eq!(seen.failed, 0, "{seen:?}");
+    bed.end();
+}
