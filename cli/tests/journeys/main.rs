@@ -35,6 +35,7 @@ mod services; // waited for, shown, and runs that are changed
 mod anywhere; // logs, programs and connections of tasks on any node, with a credential alone
 mod seen; // the access log, ids and pages of errors
 mod hosts; // names of services and tasks
+mod service_names; // services that call each other
 mod network; // machines in namespaces, on one bridge
 mod three_nodes; // killed, cut off, drained
 mod nodes; // join, drain, remove, adopt

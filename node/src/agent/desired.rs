@@ -154,6 +154,7 @@ impl Agent {
     }
 
     async fn converge(&self, set: &DesiredSet) {
+        self.host.services.replace(&set.routes);
         if let Err(error) = self.host.ingress.write_shared(&self.shared(set.routes.clone())) {
             tracing::error!(error = chain(&error), "the ingress does not get its routes");
         }

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use super::{
     cache::Cache, causes::Causes, converge::TaskKey, report::ContainerReport,
-    spare_workers::SpareWorkers,
+    service_names::ServiceNames, spare_workers::SpareWorkers,
 };
 use crate::{
     error::{Error, Result},
@@ -64,6 +64,7 @@ pub(super) struct Host {
     pub broker: runtime::Broker,
     pub spare_workers: SpareWorkers,
     pub ingress: IngressFolder,
+    pub services: Arc<ServiceNames>,
     pub pool: PoolPolicy,
     pub preparing: PreparingLimits,
     pub causes: Causes,
@@ -86,13 +87,16 @@ impl Host {
         pool: PoolPolicy,
         usage: UsageLog,
     ) -> Self {
+        let ingress = IngressFolder::at(home.ingress());
+        let services = Arc::new(ServiceNames::new(node.clone(), ingress.clone()));
         Self {
             home: home.clone(),
             node,
             cache,
-            broker,
+            broker: broker.with_services(services.clone()),
             spare_workers,
-            ingress: IngressFolder::at(home.ingress()),
+            ingress,
+            services,
             pool,
             preparing: PreparingLimits::new(),
             causes: Causes::default(),

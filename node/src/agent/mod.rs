@@ -14,6 +14,7 @@ mod cache; // images on their way in
 mod causes; // why starts have failed
 mod spare_workers; // workers that wait for a task
 mod host; // what all tasks of a node share
+mod service_names; // services, for guests of this node
 mod secrets; // what a task may have, asked for when it starts
 mod readiness; // how a replica is asked whether it is ready
 mod definition; // what a task definition says, as a launch

@@ -97,6 +97,21 @@ impl IngressFolder {
         self.0.join("counts.json")
     }
 
+    /// The socket by which the agent connects guests to services on other nodes.
+    pub fn inside(&self) -> PathBuf {
+        self.0.join("inside.sock")
+    }
+
+    /// Listens on it, in place of an ingress before this one.
+    pub fn listen_inside(&self) -> Result<UnixListener> {
+        let path = self.inside();
+        disk::remove(&path).map_err(Error::file("remove", &path))?;
+        let bind = || UnixListener::bind(disk::SocketPath::of(&path)?);
+        let listener = bind().map_err(Error::file("make socket", &path))?;
+        set_mode(&path, 0o600)?;
+        Ok(listener)
+    }
+
     pub fn identity_file(&self) -> PathBuf {
         self.0.join("ingress.json")
     }

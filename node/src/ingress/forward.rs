@@ -96,7 +96,7 @@ impl Forwarder {
         scheme: Scheme,
         arrival: &Arrival,
     ) -> Response<LoggedBody> {
-        let is_client = *arrival == Arrival::Client;
+        let is_client = !matches!(arrival, Arrival::Peer(..));
         let is_believed = !is_client || self.proxies.contains(peer);
         let trace = Trace::of(request.headers(), is_believed, &self.ids);
         let sender = Sender::of(peer, scheme, request.headers(), &self.proxies);
@@ -161,10 +161,14 @@ impl Forwarder {
                 return self.answer_probe(trust, replica).await;
             }
         }
-        let host = head::host(&request)?;
+        let host = match (arrival, head::host(&request)?) {
+            (Arrival::Inside(tenant), name) => self.routes.host_inside(tenant, &name)?,
+            (Arrival::Client | Arrival::Peer(..), host) => host,
+        };
         let named = match arrival {
             Arrival::Peer(..) => hop::chosen(request.headers()),
             Arrival::Client => sticky::named(request.headers()),
+            Arrival::Inside(_) => None,
         };
         let (path, named) = (request.uri().path().to_owned(), named.map(str::to_owned));
         let wanted = Wanted { host: &host, path: &path, arrival, replica: named.as_deref() };
@@ -420,7 +424,7 @@ impl Forwarder {
 /// Why there is no replica to ask.
 fn no_copy(wanted: Wanted<'_>) -> GatewayError {
     match wanted.arrival {
-        Arrival::Client => GatewayError::starting(wanted.host),
+        Arrival::Client | Arrival::Inside(_) => GatewayError::starting(wanted.host),
         Arrival::Peer(..) => GatewayError::no_replica(wanted.host),
     }
 }

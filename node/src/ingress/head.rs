@@ -116,7 +116,13 @@ pub(super) fn to_replica(
     parts.headers = end_to_end(headers);
     parts.headers.remove(header::EXPECT);
     let asked = request.uri().authority().map_or(host, Authority::as_str);
-    let original = headers.get(header::HOST).cloned().or_else(|| HeaderValue::from_str(asked).ok());
+    // Other ingresses know a service by its host, and not by its name inside.
+    let original = match arrival {
+        Arrival::Inside(_) => HeaderValue::from_str(host).ok(),
+        Arrival::Client | Arrival::Peer(..) => {
+            headers.get(header::HOST).cloned().or_else(|| HeaderValue::from_str(asked).ok())
+        }
+    };
     let original = original.unwrap_or(HeaderValue::from_static(""));
     parts.headers.insert(header::HOST, original);
     join_cookies(&mut parts.headers);

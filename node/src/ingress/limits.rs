@@ -78,10 +78,21 @@ pub(super) const TENANT_CONNECTIONS_PER_NODE_MAX: usize = 256;
 pub(super) const HANDSHAKES_MAX: usize = 512;
 /// Of these, from one address prefix.
 pub(super) const HANDSHAKES_PER_ADDRESS_MAX: usize = 128;
+/// Connections of guests of this node to services elsewhere, each of which is one request.
+pub(super) const INSIDE_CONNECTIONS_MAX: usize = 2048;
+/// Of these, of one tenant.
+pub(super) const INSIDE_CONNECTIONS_PER_TENANT_MAX: usize = 512;
+/// For the agent to name its tenant, which it does before it hands the connection on.
+pub(super) const INSIDE_PREFACE_TIME_MAX: Duration = Duration::from_secs(2);
 /// Descriptors for all of these, and one more for each on its way to a replica. Where there are
 /// fewer, the limits are less in proportion.
-pub(super) const DESCRIPTORS_WANTED: u64 =
-    2 * (10_000 + POOL_CONNECTIONS_MAX + TENANT_CONNECTIONS_MAX + HANDSHAKES_MAX) as u64 + 256;
+pub(super) const DESCRIPTORS_WANTED: u64 = 2
+    * (10_000
+        + POOL_CONNECTIONS_MAX
+        + TENANT_CONNECTIONS_MAX
+        + HANDSHAKES_MAX
+        + INSIDE_CONNECTIONS_MAX) as u64
+    + 256;
 
 /// Clients of one service whose requests are counted at one time: some 5 MB.
 pub(super) const RATE_CLIENTS_MAX: usize = 65_536;

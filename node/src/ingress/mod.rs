@@ -19,6 +19,7 @@ mod counts; // what a replica was asked
 mod split; // requests shared by weights
 mod rate; // how many requests a client may make
 mod path; // a path as routes see it
+mod inside; // requests of guests of this node
 mod table; // services, their replicas, and the rules of other hosts
 mod routes; // which service has a request, and which of its replicas next
 mod host_certificates; // which certificate clients of a host are shown
@@ -53,7 +54,10 @@ pub use server::{Front, Listeners, serve};
 
 pub(crate) use counted::read as counted_requests;
 pub(crate) use folder::{HostCertificate, HostCertificates, IngressFolder, Shared};
+pub(crate) use inside::{inside_preface, named_inside};
 
+#[cfg(test)]
+mod inside_tests;
 #[cfg(test)]
 mod peer_tests;
 #[cfg(test)]

@@ -67,6 +67,8 @@ pub fn run(config: IngressConfig, unprivileged: impl FnOnce()) -> Result<()> {
     for socket in [Some(&listener), peers.as_ref()].into_iter().flatten() {
         socket.set_nonblocking(true).map_err(system("listen"))?;
     }
+    let inside = folder.listen_inside()?;
+    inside.set_nonblocking(true).map_err(system("listen"))?;
     let certificate = config.certificate.map(|(chain, key)| {
         let files = CertificateFiles::open(&chain, &key)?;
         // By a relative path below its folder, which is all that its user can walk from now on.
@@ -110,6 +112,7 @@ pub fn run(config: IngressConfig, unprivileged: impl FnOnce()) -> Result<()> {
             folder: ".".into(),
             clients: take(listener)?,
             peers: peers.map(take).transpose()?,
+            inside: Some(tokio::net::UnixListener::from_std(inside).map_err(system("listen"))?),
             limits: config.limits,
             counts: Some(counts),
             front: Front {

@@ -10,13 +10,14 @@ use std::{
 use runtime::AddressRules;
 use rustls::pki_types::CertificateDer;
 use spec::{
-    HostName, NodeId,
+    HostName, NodeId, Tenant,
     wire::{PeerTrust, RouteCertificate},
 };
 
 use super::{
     error::GatewayError,
     folder::{IngressFolder, Shared},
+    inside::named_inside,
     limits::ROUTES_EVERY,
     path,
     table::{Replica, Service, Table, Target},
@@ -28,6 +29,8 @@ pub(super) enum Arrival {
     Client,
     /// From the ingress of this node, which has chosen a replica here: it does not travel on.
     Peer(NodeId, PeerTrust),
+    /// From a guest of this node, of one tenant.
+    Inside(Tenant),
 }
 
 impl Arrival {
@@ -35,7 +38,7 @@ impl Arrival {
     /// more.
     pub fn hides_the_client(&self) -> bool {
         match self {
-            Self::Client | Self::Peer(_, PeerTrust::Tenant(_)) => true,
+            Self::Client | Self::Inside(_) | Self::Peer(_, PeerTrust::Tenant(_)) => true,
             Self::Peer(_, PeerTrust::Pool) => false,
         }
     }
@@ -143,6 +146,18 @@ impl Routes {
         self.table().addresses.clone()
     }
 
+    /// The host of a service that a guest of `tenant` knows by `name`: its own services, and no
+    /// other host.
+    pub fn host_inside(&self, tenant: &Tenant, name: &str) -> Result<String, GatewayError> {
+        let is_its = |service: &Arc<Service>| {
+            service.replicas.iter().any(|replica| replica.tenant == *tenant)
+        };
+        let table = self.table();
+        let label = name.strip_suffix(runtime::SERVICES_DOMAIN);
+        let known = label.and_then(|label| named_inside(&table.services, label, is_its));
+        known.map(|(host, _)| host.to_owned()).ok_or_else(|| GatewayError::no_route(name))
+    }
+
     /// The service that has a request.
     ///
     /// # Errors
@@ -168,6 +183,7 @@ impl Routes {
         let stays = match wanted.arrival {
             Arrival::Peer(..) => rule.services.iter().find(named),
             Arrival::Client => rule.services.iter().filter(|s| s.settings.sticky).find(named),
+            Arrival::Inside(_) => None,
         };
         let chosen = || {
             let split = rule.split.as_ref()?;
@@ -206,7 +222,7 @@ impl Routes {
         // A client leaves a revision that has no share any more.
         let may_stay = |replica: &Replica| match wanted.arrival {
             Arrival::Peer(..) => true,
-            Arrival::Client => service.has_share(replica),
+            Arrival::Client | Arrival::Inside(_) => service.has_share(replica),
         };
         let named =
             |replica: &Arc<Replica>| Some(&*replica.name) == wanted.replica && may_stay(replica);

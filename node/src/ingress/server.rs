@@ -1,5 +1,10 @@
 use std::{
-    convert::Infallible, future::pending, net::IpAddr, path::PathBuf, sync::Arc, thread::JoinHandle,
+    convert::Infallible,
+    future::pending,
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+    sync::Arc,
+    thread::JoinHandle,
 };
 
 use http::Request;
@@ -9,9 +14,10 @@ use net::{
     TrustedProxies,
     tls::{CertificateFiles, CertificatesByName},
 };
+use spec::Tenant;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
@@ -23,9 +29,11 @@ use super::{
     folder::IngressFolder,
     forward::Forwarder,
     head, host_certificates,
+    inside::read_preface,
     limits::{
         ACCESS_LOG_END_TIME_MAX, DESCRIPTORS_WANTED, HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX,
-        Limits, MAINTENANCE_EVERY, POOL_CONNECTIONS_MAX, POOL_CONNECTIONS_PER_NODE_MAX,
+        INSIDE_CONNECTIONS_MAX, INSIDE_CONNECTIONS_PER_TENANT_MAX, INSIDE_PREFACE_TIME_MAX, Limits,
+        MAINTENANCE_EVERY, POOL_CONNECTIONS_MAX, POOL_CONNECTIONS_PER_NODE_MAX,
     },
     peer_limits::PeerLimits,
     peer_tls::PeerTls,
@@ -42,6 +50,8 @@ pub struct Listeners {
     pub folder: PathBuf,
     pub clients: TcpListener,
     pub peers: Option<TcpListener>,
+    /// For guests of this node.
+    pub inside: Option<UnixListener>,
     pub limits: Limits,
     /// What replicas were asked is written there.
     pub counts: Option<std::fs::File>,
@@ -64,7 +74,7 @@ pub struct Front {
 
 /// Serves until `shutdown`, then lets requests finish.
 pub async fn serve(listeners: Listeners, shutdown: impl Future<Output = ()>) {
-    let Listeners { folder, clients, peers, limits, counts, front } = listeners;
+    let Listeners { folder, clients, peers, inside, limits, counts, front } = listeners;
     let Front { certificate, proxies, proxy_protocol, access_log } = front;
     let share = |limit| Descriptors::allowed().share(limit, DESCRIPTORS_WANTED);
     let of_clients = || {
@@ -108,13 +118,14 @@ pub async fn serve(listeners: Listeners, shutdown: impl Future<Output = ()>) {
         () = shutdown => {}
         never = ingress.accept_clients(&clients) => match never {},
         never = ingress.accept_peers(peers.as_ref()) => match never {},
+        never = ingress.accept_inside(inside.as_ref()) => match never {},
         () = ingress.forwarder.routes.keep_up() => {}
         () = counted::keep(&ingress.forwarder.routes, counts) => {}
         () = ingress.maintain(&folder, identity) => {}
         () = host_certificates::keep_up(&folder, &ingress.forwarder.routes, &certificates) => {}
         never = renewals => match never {},
     }
-    drop((clients, peers));
+    drop((clients, peers, inside));
     ingress.connections.clone().drain(limits.drain_time_max).await;
     drop(ingress);
     if let Some(writing) = writing {
@@ -263,6 +274,37 @@ impl Ingress {
         drop(permit);
     }
 
+    /// Connections of guests of this node, by its agent, which has checked their grants.
+    async fn accept_inside(self: &Arc<Self>, listener: Option<&UnixListener>) -> Infallible {
+        let Some(listener) = listener else { return pending().await };
+        let share = |limit| Descriptors::allowed().share(limit, DESCRIPTORS_WANTED);
+        let all = share(INSIDE_CONNECTIONS_MAX);
+        let limits = ConnectionLimits::new(all, all);
+        let tenants = Arc::new(ConnectionLimits::<Tenant>::new(
+            all,
+            share(INSIDE_CONNECTIONS_PER_TENANT_MAX),
+        ));
+        let accepted = |mut stream: UnixStream, _, permit| {
+            let (ingress, tenants) = (self.clone(), tenants.clone());
+            async move {
+                match timeout(INSIDE_PREFACE_TIME_MAX, read_preface(&mut stream)).await {
+                    Ok(Ok(tenant)) => {
+                        let Some(_share) = tenants.try_admit(tenant.clone()) else {
+                            return tracing::debug!(%tenant, "closed: it has enough connections");
+                        };
+                        // It has no address, and least of all one of a proxy that is believed.
+                        let (none, arrival) = (Ipv4Addr::UNSPECIFIED, Arrival::Inside(tenant));
+                        ingress.answer_all(stream, none.into(), Scheme::Http, &arrival).await;
+                    }
+                    Ok(Err(error)) => tracing::warn!(%error, "closed a connection from inside"),
+                    Err(_) => tracing::warn!("closed a connection from inside that said nothing"),
+                }
+                drop(permit);
+            }
+        };
+        self.connections.accept(listener, &limits, accepted).await
+    }
+
     async fn answer_all<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         stream: S,
@@ -285,7 +327,7 @@ impl Ingress {
         arrival: Arrival,
     ) {
         let requests = match arrival {
-            Arrival::Client => self.requests.clone(),
+            Arrival::Client | Arrival::Inside(_) => self.requests.clone(),
             Arrival::Peer(..) => self.peer_requests.clone(),
         };
         let (ingress, arrival) = (self.clone(), Arc::new(arrival));

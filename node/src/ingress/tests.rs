@@ -43,7 +43,7 @@ mod upgrades;
 
 pub(super) struct Site {
     _folder: tempfile::TempDir,
-    folder: IngressFolder,
+    pub folder: IngressFolder,
     pub address: SocketAddr,
     pub peers: SocketAddr,
     _serving: JoinHandle<()>,
@@ -105,10 +105,14 @@ impl Site {
         let bind = || async { TcpListener::bind("127.0.0.1:0").await.unwrap() };
         let (listener, peers) = (bind().await, bind().await);
         let (address, peer_address) = (listener.local_addr().unwrap(), peers.local_addr().unwrap());
+        let inside = folder.listen_inside().unwrap();
+        inside.set_nonblocking(true).unwrap();
+        let inside = UnixListener::from_std(inside).unwrap();
         let listeners = Listeners {
             folder: folder.path().to_owned(),
             clients: listener,
             peers: Some(peers),
+            inside: Some(inside),
             limits,
             counts: Some(super::counted::open(&folder).unwrap()),
             front,
@@ -198,7 +202,7 @@ impl Site {
         tls.connect(net::tls::ingress(&"n2".parse().unwrap()), stream).await.unwrap()
     }
 
-    async fn get(&self, host: &str) -> (StatusCode, String) {
+    pub async fn get(&self, host: &str) -> (StatusCode, String) {
         ask(
             self.address,
             &format!("GET /x?y=1 HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n"),

@@ -4,6 +4,7 @@
 
 mod outbound; // whether a connection is granted
 mod own_addresses; // the addresses of this machine
+mod services; // names inside the platform
 mod addresses; // which addresses may be connected to, with two keys for internal ones
 
 use std::{
@@ -22,7 +23,7 @@ use tokio::{
 };
 
 use crate::{
-    frame::{Refusal, Target},
+    frame::{Refusal, SchemeName, Target},
     limits::{
         ADDRESSES_MAX, ATTEMPT_TIME_MAX, CONNECT_TIME_MAX, CONNECTING_MAX,
         CONNECTING_PER_TENANT_MAX, RESOLVING_MAX, RESOLVING_PER_TENANT_MAX,
@@ -32,6 +33,7 @@ use outbound::{Allowed, line_for};
 
 pub use addresses::AddressRules;
 pub(crate) use outbound::decide;
+pub use services::{DOMAIN as SERVICES_DOMAIN, NotConnected, Services};
 
 /// Connects guests to what they were granted. Cheap to clone; one per agent.
 #[derive(Debug, Clone)]
@@ -41,6 +43,9 @@ pub struct Broker {
     tenant: Arc<Permits>,
     tenants: Arc<Mutex<HashMap<String, Weak<Permits>>>>,
     time_max: Duration,
+    services: Option<Arc<dyn Services>>,
+    /// Whose guests it connects.
+    owner: Arc<str>,
 }
 
 /// What may be under way at once, for a tenant or for all.
@@ -72,7 +77,15 @@ impl Broker {
             tenant: Permits::of_tenant(),
             tenants: Arc::default(),
             time_max: CONNECT_TIME_MAX,
+            services: None,
+            owner: spec::OPERATOR.into(),
         }
+    }
+
+    /// The same broker on a node of a platform, whose services have names there.
+    #[must_use]
+    pub fn with_services(self, services: Arc<dyn Services>) -> Self {
+        Self { services: Some(services), ..self }
     }
 
     /// The same broker for the workers of `tenant`, which share one part of what may be under way:
@@ -86,7 +99,7 @@ impl Broker {
             tenants.insert(tenant.to_owned(), Arc::downgrade(&fresh));
             fresh
         });
-        Self { tenant: share, ..self.clone() }
+        Self { tenant: share, owner: tenant.into(), ..self.clone() }
     }
 
     pub(crate) async fn connect(
@@ -99,6 +112,9 @@ impl Broker {
             // In this order: a tenant that waits for its own share holds nothing of the others'.
             let _tenant = permit(&self.tenant.connecting).await?;
             let _all = permit(&self.all.connecting).await?;
+            if services::is_internal(&target.host) {
+                return self.connect_inside(target).await;
+            }
             let addresses = self.resolve(target).await?;
             let open = self.reachable(&addresses, allowed, target)?;
             self.dial(&open, allowed, target).await
@@ -106,6 +122,21 @@ impl Broker {
         let late =
             || Refusal::Unreachable { why: format!("`{}` did not answer in time", target.host) };
         timeout(self.time_max, connected).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    /// Names inside the platform are not resolved, here or elsewhere: no answer of a resolver leads
+    /// a guest to an internal address.
+    async fn connect_inside(&self, target: &Target) -> Result<OwnedFd, Refusal> {
+        let Some(services) = &self.services else { return Err(Refusal::NoSuchName) };
+        if target.scheme != SchemeName::Http {
+            let why = "services speak plain HTTP inside the platform".to_owned();
+            return Err(Refusal::Unreachable { why });
+        }
+        let connected = services.connect(&self.owner, &target.host, target.port).await;
+        connected.map_err(|error| match error {
+            NotConnected::NoSuchService => Refusal::NoSuchName,
+            NotConnected::Unreachable(why) => Refusal::Unreachable { why },
+        })
     }
 
     async fn resolve(&self, target: &Target) -> Result<Vec<SocketAddr>, Refusal> {
@@ -320,5 +351,60 @@ mod tests {
             CONNECTING_MAX,
             "and gives its permit back"
         );
+    }
+
+    /// Two services of one tenant, of which one cannot be reached.
+    #[derive(Debug)]
+    struct FakeServices;
+
+    impl Services for FakeServices {
+        fn connect<'a>(
+            &'a self,
+            tenant: &'a str,
+            host: &'a str,
+            _port: u16,
+        ) -> futures_util::future::BoxFuture<'a, Result<OwnedFd, NotConnected>> {
+            Box::pin(async move {
+                match (tenant, host) {
+                    ("ann", "cats.main.internal") => {
+                        Ok(std::os::unix::net::UnixStream::pair().unwrap().0.into())
+                    }
+                    ("ann", "dogs.main.internal") => {
+                        Err(NotConnected::Unreachable("no replica".to_owned()))
+                    }
+                    _ => Err(NotConnected::NoSuchService),
+                }
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_inside_takes_a_grant_and_reaches_services_of_the_same_tenant_alone() {
+        let cats = "net.out:http://cats.main.internal:80";
+        let platform = || Broker::default().with_services(Arc::new(FakeServices));
+        for (broker, grant, host, want) in [
+            (platform().of("ann"), cats, "cats.main.internal", None),
+            (platform().of("bob"), cats, "cats.main.internal", Some(Refusal::NoSuchName)),
+            (Broker::default(), cats, "cats.main.internal", Some(Refusal::NoSuchName)),
+            (
+                platform().of("ann"),
+                "net.out:http://example.com:80",
+                "cats.main.internal",
+                Some(Refusal::Denied { line: cats.to_owned() }),
+            ),
+            (
+                platform().of("ann"),
+                "net.out:http://*.main.internal:80",
+                "dogs.main.internal",
+                Some(Refusal::Unreachable { why: "no replica".to_owned() }),
+            ),
+        ] {
+            let got = broker.connect(&grants(&[grant]), &target(host, 80)).await;
+            assert_eq!(got.err(), want, "{grant} {host}");
+        }
+        let target = Target { scheme: SchemeName::Https, ..target("cats.main.internal", 80) };
+        let https = grants(&["net.out:https://cats.main.internal:80"]);
+        let got = platform().of("ann").connect(&https, &target).await;
+        assert!(matches!(got, Err(Refusal::Unreachable { .. })), "{got:?}");
     }
 }
