@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use engine::Exit;
+use spec::ContainerRestart;
 use tokio::time::Instant;
 
 use crate::tasks::RestartPolicy;
@@ -16,6 +17,11 @@ const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// A container that has run for so long has not failed at once: its next end counts as a first one.
 const STEADY_AFTER: Duration = Duration::from_secs(30);
+/// Where a definition says when a container is started again, as Kubernetes has it: the second pause,
+/// twice as long each time, and at most; and the run after which the next end counts as a first.
+const DECLARED_PAUSE: Duration = Duration::from_secs(10);
+const DECLARED_PAUSE_MAX: Duration = Duration::from_secs(300);
+const DECLARED_STEADY_AFTER: Duration = Duration::from_secs(600);
 /// A job is given up when its image or a secret cannot be had after so many tries.
 const FETCHES_MAX: u32 = 5;
 /// A replica that could not be started so often in a row is given up: its port is taken here, the
@@ -43,6 +49,8 @@ pub(crate) enum Restart {
     UntilFetched,
     /// A replica of a service: whatever it ended with, unless it cannot be started here.
     Always,
+    /// As its definition says.
+    Declared(ContainerRestart),
 }
 
 /// Where a container is, with what matters there alone.
@@ -269,7 +277,7 @@ impl Lifecycle {
         };
         match event {
             Event::Exited(exit) => {
-                if now.saturating_duration_since(since) >= STEADY_AFTER {
+                if now.saturating_duration_since(since) >= self.restart.steady_after() {
                     self.ends = 0;
                 }
                 self.state = self.exited(exit, now);
@@ -309,14 +317,19 @@ impl Lifecycle {
 
     fn start_failed(&mut self, failed: StartFailed, now: Instant) -> State {
         let again = match (self.restart, failed) {
-            (Restart::Never, _) | (Restart::UntilFetched, StartFailed::Here) => false,
+            (Restart::Never, _)
+            | (Restart::UntilFetched, StartFailed::Here)
+            | (Restart::Declared(ContainerRestart::Never), StartFailed::Here) => false,
             // One that never ran is a failure of its caller: the same start would fail again.
             (Restart::Policy(policy), _) => {
                 self.restarts > 0 && policy.restarts(NOT_STARTED, self.restarts)
             }
-            (Restart::UntilFetched, StartFailed::NotFetched) => self.ends < FETCHES_MAX,
-            (Restart::Always, StartFailed::NotFetched) => true,
-            (Restart::Always, StartFailed::Here) => {
+            (Restart::UntilFetched, StartFailed::NotFetched)
+            | (Restart::Declared(ContainerRestart::Never), StartFailed::NotFetched) => {
+                self.ends < FETCHES_MAX
+            }
+            (Restart::Always | Restart::Declared(_), StartFailed::NotFetched) => true,
+            (Restart::Always | Restart::Declared(_), StartFailed::Here) => {
                 self.starts_failed += 1;
                 self.starts_failed < STARTS_MAX
             }
@@ -332,6 +345,7 @@ impl Lifecycle {
             Restart::Never | Restart::UntilFetched => false,
             Restart::Policy(policy) => policy.restarts(exit.code(), self.restarts),
             Restart::Always => true,
+            Restart::Declared(declared) => declared.restarts(exit.code()),
         };
         self.again_if(again, true, now)
     }
@@ -344,7 +358,27 @@ impl Lifecycle {
         self.restarts += 1;
         // A replica that is back within a tenth of a second was never away, as far as clients can
         // tell: its ports stay open, and requests wait in them.
-        State::BackOff { until: now + pause(self.ends), quick: ran && self.ends <= 1 }
+        let until = now + self.restart.pause(self.ends);
+        State::BackOff { until, quick: ran && self.ends <= 1 }
+    }
+}
+
+impl Restart {
+    fn steady_after(self) -> Duration {
+        match self {
+            Self::Declared(_) => DECLARED_STEADY_AFTER,
+            Self::Never | Self::Policy(_) | Self::UntilFetched | Self::Always => STEADY_AFTER,
+        }
+    }
+
+    fn pause(self, ends: u32) -> Duration {
+        match (self, ends) {
+            (Self::Declared(_), 2..) => {
+                let pause = DECLARED_PAUSE.saturating_mul(1 << (ends - 2).min(5));
+                pause.min(DECLARED_PAUSE_MAX)
+            }
+            _ => pause(ends),
+        }
     }
 }
 
@@ -366,6 +400,10 @@ mod tests {
         let pauses: Vec<_> = (1..=9).map(|ends| pause(ends).as_millis()).collect();
         assert_eq!(pauses, [20, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]);
         assert_eq!(pause(u32::MAX), PAUSE_MAX);
+        let declared = Restart::Declared(ContainerRestart::Always);
+        let pauses: Vec<_> = (1..=8).map(|ends| declared.pause(ends).as_millis()).collect();
+        assert_eq!(pauses, [20, 10_000, 20_000, 40_000, 80_000, 160_000, 300_000, 300_000]);
+        assert_eq!(declared.pause(u32::MAX), DECLARED_PAUSE_MAX);
     }
 
     /// A word for a state, and for what is to be done.
@@ -470,6 +508,14 @@ mod tests {
             (Restart::Always, Event::Exited(Exit::NotStarted("no".to_owned())), STARTS_MAX),
             (Restart::Always, failed(NotFetched), 100),
             (Restart::Always, Event::Exited(Exit::Code(0)), 100),
+            (Restart::Declared(ContainerRestart::Always), Event::Exited(Exit::Code(0)), 100),
+            (Restart::Declared(ContainerRestart::Always), failed(Here), STARTS_MAX),
+            (Restart::Declared(ContainerRestart::OnFailure), Event::Exited(Exit::Code(0)), 1),
+            (Restart::Declared(ContainerRestart::OnFailure), Event::Exited(Exit::Code(1)), 100),
+            (Restart::Declared(ContainerRestart::OnFailure), failed(NotFetched), 100),
+            (Restart::Declared(ContainerRestart::Never), Event::Exited(Exit::Code(1)), 1),
+            (Restart::Declared(ContainerRestart::Never), failed(Here), 1),
+            (Restart::Declared(ContainerRestart::Never), failed(NotFetched), FETCHES_MAX + 1),
         ] {
             let mut lifecycle = Lifecycle::new(restart, None, 0);
             let mut tries = 0;
@@ -502,6 +548,23 @@ mod tests {
         let want = [(20, true), (1000, false), (2000, false), (20, true), (1000, false)];
         assert_eq!(pauses, want);
         assert_eq!(lifecycle.restarts, 5);
+    }
+
+    #[test]
+    fn a_declared_restart_is_steady_after_ten_minutes() {
+        let mut now = Instant::now();
+        let declared = Restart::Declared(ContainerRestart::OnFailure);
+        let mut lifecycle = Lifecycle::new(declared, None, 0);
+        let mut pauses = Vec::new();
+        for ran in [0, 30, 599, 600, 0] {
+            lifecycle = lifecycle.after(&Event::Spawned, now).0;
+            now += Duration::from_secs(ran);
+            lifecycle = lifecycle.after(&Event::Exited(Exit::Code(1)), now).0;
+            let State::BackOff { until, .. } = lifecycle.state else { panic!("{lifecycle:?}") };
+            pauses.push((until - now).as_millis());
+            lifecycle = lifecycle.after(&Event::DeadlineReached, now).0;
+        }
+        assert_eq!(pauses, [20, 10_000, 20_000, 20, 10_000]);
     }
 
     #[test]

@@ -1,3 +1,5 @@
+mod size; // what a task has as a whole
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -20,10 +22,12 @@ use crate::{
     limits::LimitOverrides,
     name::{ContainerName, Family, VolumeName},
     placement::NodeExpression,
+    restart::ContainerRestart,
     secret::{SecretName, SecretValue},
     text::{ParseError, written_as_text},
     transport::Port,
 };
+use size::SizeProblem;
 
 /// `FAMILY:REVISION`: one immutable revision of a task definition.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -75,6 +79,15 @@ pub struct TaskDefinition {
     /// Capabilities of its containers beyond their own ports, env and mounts.
     #[serde(default)]
     pub role: Role,
+    /// CPU that it reserves as a whole, in thousandths of a processor. When left out: what its
+    /// containers reserve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_millis: Option<u32>,
+    /// Memory that it reserves as a whole, in bytes, and that its containers never exceed together.
+    /// Those that name no hard limit share what the others leave. When left out: what its
+    /// containers reserve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
     /// 1 to 10. Each is a process of its own.
     #[schema(min_items = 1, max_items = 10)]
     pub containers: Vec<ContainerDefinition>,
@@ -148,6 +161,10 @@ pub struct ContainerDefinition {
     /// Containers that come before it. They are stopped after it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub depends_on: Vec<ContainerDependency>,
+    /// When it is started again on its node. When left out: always in a service, and never in a task
+    /// of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart: Option<ContainerRestart>,
     /// Seconds from being asked to end until it is killed: 10 when left out, and 120 at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_timeout_seconds: Option<u32>,
@@ -338,6 +355,7 @@ impl TaskDefinition {
         if self.placement_constraints.len() > Self::PLACEMENT_CONSTRAINTS_MAX {
             return Err(Problem::PlacementConstraintCount);
         }
+        self.check_size()?;
         let is_secret = |line: &&Capability| matches!(line, Capability::Secret(_));
         match self.role.allow.iter().filter(is_secret).count() {
             count if count > SecretValue::COUNT_MAX => Err(Problem::SecretCount(count)),
@@ -371,6 +389,7 @@ impl TaskDefinition {
             name: &container.name,
             essential: container.essential,
             depends_on: &container.depends_on,
+            ends: container.restart != Some(ContainerRestart::Always),
         });
         dependency::check(&ordered.collect::<Vec<_>>())
             .map_err(|(name, problem)| Problem::Container(name, problem.into()))
@@ -441,6 +460,8 @@ enum Problem {
         TaskDefinition::PLACEMENT_CONSTRAINTS_MAX
     )]
     PlacementConstraintCount,
+    #[error(transparent)]
+    Size(#[from] SizeProblem),
     #[error("its role grants {0} secrets, and {max} are the most", max = SecretValue::COUNT_MAX)]
     SecretCount(usize),
     #[error("duplicate container `{0}`")]

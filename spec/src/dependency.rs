@@ -61,6 +61,8 @@ pub(crate) enum DependencyProblem {
     Twice(ContainerName),
     #[error("waits for the end of `{0}`, which is essential: give that one `essential = false`")]
     EndOfEssential(ContainerName),
+    #[error("waits for the end of `{0}`, which has `restart = \"always\"` and never ends")]
+    EndOfEndless(ContainerName),
     #[error("depends on itself, by way of `{0}`")]
     Circle(ContainerName),
 }
@@ -71,6 +73,8 @@ pub(crate) struct Ordered<'a> {
     pub name: &'a ContainerName,
     pub essential: bool,
     pub depends_on: &'a [ContainerDependency],
+    /// Whether it may come to an end of its own.
+    pub ends: bool,
 }
 
 /// The first container whose dependencies cannot be met, and why.
@@ -88,6 +92,9 @@ pub(crate) fn check(containers: &[Ordered<'_>]) -> Result<(), (ContainerName, De
             }
             if dependency.condition.waits_for_end() && other.essential {
                 return wrong(DependencyProblem::EndOfEssential(name.clone()));
+            }
+            if dependency.condition.waits_for_end() && !other.ends {
+                return wrong(DependencyProblem::EndOfEndless(name.clone()));
             }
             if reaches(name, container.name, containers) {
                 return wrong(DependencyProblem::Circle(name.clone()));
@@ -144,6 +151,11 @@ mod tests {
                 "waits for the end of `init`, which is essential: give that one \
                  `essential = false`",
             ),
+            (
+                vec![app(&[("endless", "complete")]), container("endless", false, &[])],
+                "waits for the end of `endless`, which has `restart = \"always\"` and never ends",
+            ),
+            (vec![app(&[("endless", "start")]), container("endless", false, &[])], ""),
             (vec![app(&[("app", "start")])], "depends on itself, by way of `app`"),
             (
                 vec![app(&[("a", "start")]), container("a", true, &[("app", "start")])],
@@ -156,6 +168,7 @@ mod tests {
                     name,
                     essential: *essential,
                     depends_on: on,
+                    ends: name.as_str() != "endless",
                 })
                 .collect();
             let said = check(&ordered).err().map(|(_, problem)| problem.to_string());

@@ -33,6 +33,7 @@ mod usage; // what a run used
 
 mod health; // how a replica is asked whether it is ready
 mod dependency; // in which order the containers of a task start
+mod restart; // when a container is started again
 mod definition; // task definitions and their revisions
 mod host_name; // host names and paths of routes, as they are written
 mod error_pages; // what clients get in the place of the ingress' own errors
@@ -90,6 +91,7 @@ pub use placement::{
 };
 pub use quota::{QuotaChange, QuotaExceeded, QuotaResource, TenantQuota};
 pub use reference::Reference;
+pub use restart::ContainerRestart;
 pub use route::{IngressSettings, RateLimit, RouteRule, RouteSettings};
 pub use scaling::{Scaling, ScalingMetric, ScalingSchedule, ScalingTarget};
 pub use secret::{SecretName, SecretValue};

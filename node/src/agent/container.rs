@@ -135,10 +135,7 @@ impl TaskContainer {
             },
             None => Begin::Fresh,
         };
-        let restart = match self.task.service {
-            Some(_) if !self.runs_once() => Restart::Always,
-            _ => Restart::UntilFetched,
-        };
+        let restart = self.restart();
         let idle_after =
             (self.task.launch_type == LaunchType::Pool).then_some(self.host.pool.idle_after);
         let lifecycle = Lifecycle::new(restart, idle_after, self.status.restarts);
@@ -165,7 +162,13 @@ impl TaskContainer {
         let (phase, restarts) = (self.status.phase, self.status.restarts);
         self.report.set(&self.host.changed, |status| status.restarts = restarts);
         if phase == Phase::Exited {
-            if self.task.service.is_some() && !self.runs_once() {
+            let code = self.status.exit_code.and_then(|code| u8::try_from(code).ok());
+            let again = match self.restart() {
+                Restart::Always => true,
+                Restart::Declared(declared) => declared.restarts(code.unwrap_or(1)),
+                Restart::Never | Restart::Policy(_) | Restart::UntilFetched => false,
+            };
+            if again {
                 return Some(Begin::Fresh);
             }
             // Only the rest of its task was still running. It ends once.
@@ -219,8 +222,14 @@ impl TaskContainer {
         })
     }
 
-    fn runs_once(&self) -> bool {
-        order::runs_once(&self.task.definition, &self.definition.name)
+    /// What its definition says, or what is usual for its kind of task.
+    fn restart(&self) -> Restart {
+        let runs_once = || order::runs_once(&self.task.definition, &self.definition.name);
+        match (self.definition.restart, &self.task.service) {
+            (Some(declared), _) => Restart::Declared(declared),
+            (None, Some(_)) if !runs_once() => Restart::Always,
+            (None, _) => Restart::UntilFetched,
+        }
     }
 
     async fn take_over(&mut self, container: &dyn Container) {

@@ -70,6 +70,8 @@ mod tests {
             containers: vec![container],
             volumes: Vec::new(),
             placement_constraints: Vec::new(),
+            cpu_millis: None,
+            memory_bytes: None,
         };
         let task = |(name, run): &(&str, bool)| DesiredTask {
             id: name.parse().unwrap(),

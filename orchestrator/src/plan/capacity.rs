@@ -4,8 +4,8 @@ use std::{
 };
 
 use spec::{
-    LaunchType, NodeCondition, NodeId, NodeProblemKind, Placement, PlacementConstraint, TaskId,
-    Tenant, VolumeName,
+    LaunchType, NodeCondition, NodeId, NodeProblemKind, Placement, PlacementConstraint,
+    TaskDefinition, TaskId, Tenant, VolumeName,
 };
 
 use super::{Observed, reason::Lack};
@@ -317,12 +317,14 @@ impl Share {
     }
 }
 
-/// What its containers reserve together, and at least: thousandths of a processor, and bytes.
+/// What it reserves as a whole, or its containers together, and at least: thousandths of a
+/// processor, and bytes.
 pub(crate) fn reserved(definition: &DefinitionRecord) -> (u64, u64) {
-    let containers = &definition.definition.containers;
+    let TaskDefinition { containers, cpu_millis, memory_bytes, .. } = &definition.definition;
     let cpu = containers.iter().map(|one| u64::from(one.cpu_millis.max(CONTAINER_CPU_MILLIS_MIN)));
     let memory = containers.iter().map(|one| one.memory_soft_bytes.max(CONTAINER_MEMORY_BYTES_MIN));
-    (cpu.sum(), memory.fold(0, u64::saturating_add))
+    let cpu = cpu.sum::<u64>().max(cpu_millis.unwrap_or_default().into());
+    (cpu, memory.fold(0, u64::saturating_add).max(memory_bytes.unwrap_or_default()))
 }
 
 /// The ports that it takes on its host; 0 is any free one and takes none.

@@ -25,6 +25,7 @@ use crate::{
 pub(crate) async fn register(call: Call) -> Result<Reply, ApiError> {
     let mut definition: TaskDefinition = call.json()?;
     definition.check()?;
+    definition = definition.sized();
     // A revision says what it has: what is usual may be another amount later.
     for container in &mut definition.containers {
         container.memory_hard_bytes = Some(container.memory_hard());

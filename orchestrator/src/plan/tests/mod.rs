@@ -107,6 +107,8 @@ impl TestCluster {
             containers: vec![container],
             volumes: Vec::new(),
             placement_constraints: Vec::new(),
+            cpu_millis: None,
+            memory_bytes: None,
         };
         let mut record = DefinitionRecord {
             id: id.clone(),

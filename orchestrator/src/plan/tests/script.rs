@@ -71,6 +71,9 @@ impl TestCluster {
                 let (cpu, memory) = (number("cpu_millis", 0), number("memory_mib", 0));
                 self.define(id, |record| {
                     reserve(cpu, memory.into())(record);
+                    if option("task_cpu_millis").is_some() {
+                        record.definition.cpu_millis = Some(number("task_cpu_millis", 0));
+                    }
                     if option("port").is_some() {
                         with_port(record);
                     }
