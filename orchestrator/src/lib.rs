@@ -33,4 +33,6 @@ pub use certificates::{ServerCertificate, certificate_authority, issue_certifica
 pub use error::Error;
 pub use state::credentials::CredentialScope;
 pub use state::hosts::TenantDomains;
-pub use state::objects::{Certificate, Claim, DisputedUsage, Runs, Secret, UsageTotal, Volume};
+pub use state::objects::{
+    Certificate, Claim, DayUsage, DisputedUsage, Runs, Secret, UsageTotal, Volume,
+};

@@ -230,6 +230,11 @@ pub(crate) const USAGE_RECORDS_MAX: usize = 2_000;
 /// Totals that one transaction moves: with the cursor they stay below the store's 100 operations.
 /// What is left of a batch is asked for again by the answer.
 pub(crate) const USAGE_TOTALS_MAX: usize = 40;
+/// Tasks of one tenant whose usage is told apart on one day: some 350 bytes each. What more there
+/// are used is one sum.
+pub(crate) const USAGE_TASKS_PER_DAY_MAX: usize = 1_000;
+/// Days of usage that are kept: two months and a bill that is written late. Totals stay.
+pub(crate) const USAGE_DAYS_KEPT_FOR: Duration = Duration::from_secs(93 * 24 * 3600);
 /// Usage logs of one node that are known. A new one begins when the log was lost; an honest node
 /// sends the newest alone, and another one must not fill the store with them.
 pub(crate) const USAGE_LOGS_MAX: usize = 32;

@@ -2,13 +2,16 @@ mod by; // what tasks, services and tenants have used
 
 use std::collections::BTreeMap;
 
+use anyhow::bail;
 use clap::ValueEnum;
-use orchestrator::{RegisteredDefinition, UsageReport};
+use orchestrator::{Client, RegisteredDefinition, UsageReport};
 use serde::Serialize;
 use spec::{ContainerPhase, Digest, Task, TaskPhase, Tenant, Timestamp, Usage};
 
 use crate::{
     control::Control,
+    failure::{Advice, USAGE_ERROR},
+    flags::point_in_time,
     home::Home,
     output::{Output, ago, notice, now},
     serve::block_on,
@@ -21,13 +24,26 @@ use crate::{
     after_help = "With --by task or service it is what the tasks used that are there, ended ones for an hour after
 their end; with --by tenant, for the operator, what each tenant used in all.
 
+With --from or --to it is what was used on these days in UTC, by service where nothing else is said; days are kept
+for three months:
+  margay usage --from 2026-11-01 --to 2026-11-30 --by task
+
 Runs, time on a processor, memory multiplied by time, bytes in and out: what a bill is made of.
 For the tasks of this home without a platform: margay stats"
 )]
 pub struct Args {
-    /// Add up what each of these used
-    #[arg(long, value_enum, default_value_t = By::Image)]
-    by: By,
+    /// Add up what each of these used [default: image, or service with --from or --to]
+    #[arg(long, value_enum)]
+    by: Option<By>,
+    /// Only from this day on: a date, or so long ago
+    #[arg(long, value_name = "TIME")]
+    from: Option<String>,
+    /// Only until this day
+    #[arg(long, value_name = "TIME")]
+    to: Option<String>,
+    /// Of another tenant on these days, for the operator
+    #[arg(long, value_name = "NAME")]
+    tenant: Option<Tenant>,
     #[command(flatten)]
     output: Output,
     #[command(flatten)]
@@ -62,11 +78,14 @@ struct Row {
 impl Args {
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         let client = self.control.client(home)?;
-        match self.by {
+        if self.from.is_some() || self.to.is_some() || self.tenant.is_some() {
+            return self.of_days(&client);
+        }
+        match self.by.unwrap_or(By::Image) {
             By::Image => {}
-            By::Task | By::Service => {
+            by @ (By::Task | By::Service) => {
                 let tasks = block_on(client.tasks())?;
-                return by::tasks(&tasks, self.by == By::Service, self.output);
+                return by::tasks(&tasks, by == By::Service, self.output);
             }
             By::Tenant => return by::tenants(&block_on(client.usage_of_tenants())?, self.output),
         }
@@ -100,6 +119,45 @@ impl Args {
         }
         let rows = rows(report, &names(&definitions), &running, now());
         self.output.records(&rows, &HEADINGS, cells)
+    }
+}
+
+impl Args {
+    /// What was used on some days.
+    fn of_days(self, client: &Client) -> anyhow::Result<()> {
+        let mut filters = Vec::new();
+        for (key, text) in [("from", &self.from), ("to", &self.to)] {
+            if let Some(text) = text {
+                filters.push((key, point_in_time(text, now())?.to_string()));
+            }
+        }
+        let read = |tenant: Option<&Tenant>| {
+            let tenant = tenant.map(|tenant| ("tenant", tenant.to_string()));
+            let filters: Vec<_> = filters.iter().cloned().chain(tenant).collect();
+            block_on(client.usage_by_day(&filters))
+        };
+        match self.by.unwrap_or(By::Service) {
+            by @ (By::Task | By::Service) => {
+                let days = read(self.tenant.as_ref())?;
+                by::days(&days, by == By::Service, self.output)
+            }
+            By::Tenant => {
+                let tenants = block_on(client.usage_of_tenants())?;
+                let meant = tenants
+                    .into_iter()
+                    .map(|one| one.tenant)
+                    .filter(|tenant| self.tenant.as_ref().is_none_or(|only| tenant == only));
+                let sums = meant.map(|tenant| Ok((read(Some(&tenant))?, tenant)));
+                by::days_of_tenants(&sums.collect::<anyhow::Result<Vec<_>>>()?, self.output)
+            }
+            By::Image => bail!(
+                Advice::new("usage by day is of services, tasks and tenants, not of images")
+                    .hint(
+                        "add --by service, task or tenant, or leave out --from, --to and --tenant"
+                    )
+                    .code(USAGE_ERROR)
+            ),
+        }
     }
 }
 

@@ -30,6 +30,7 @@ mod down; // the end of a platform, by another command
 mod background; // a platform without a terminal, and as a service of systemd
 mod reboot; // what comes back when the machine has started again
 mod rollouts; // another revision under load, and replicas that freeze
+mod usage; // in a period
 mod restarts; // of containers by their definition, and the size of tasks
 mod traffic; // requests that go over to another revision in shares
 mod services; // waited for, shown, and runs that are changed

@@ -18,7 +18,7 @@ use crate::{
     Error,
     state::{
         hosts::TenantDomains,
-        objects::{Secret, Volume},
+        objects::{DayUsage, Secret, Volume},
     },
 };
 use login::Login;
@@ -345,6 +345,13 @@ impl Client {
         self.get("/v1/usage").await
     }
 
+    /// What each task used on each day. `filters` are keys and values of the query.
+    pub async fn usage_by_day(&self, filters: &[(&str, String)]) -> Result<Vec<DayUsage>, Error> {
+        let pairs = filters.iter().map(|(key, value)| format!("{key}={}", encoded(value)));
+        let query = pairs.collect::<Vec<_>>().join("&");
+        self.all(format!("/v1/usage/days?{query}").trim_end_matches('?')).await
+    }
+
     /// What every tenant used: for the operator alone.
     pub async fn usage_of_tenants(&self) -> Result<Vec<TenantUsage>, Error> {
         self.all("/v1/usage/tenants").await
@@ -379,7 +386,10 @@ impl Client {
             let page: ListPage<T> = self.get(&format!("{path}{after}")).await?;
             items.extend(page.items);
             match page.next {
-                Some(next) => after = format!("?after={next}"),
+                Some(next) => {
+                    let joint = if path.contains('?') { '&' } else { '?' };
+                    after = format!("{joint}after={next}");
+                }
                 None => return Ok(items),
             }
         }

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::state::{
     hosts::TenantDomains,
-    objects::{Certificate, Secret, Volume},
+    objects::{Certificate, DayUsage, Secret, Volume},
 };
 
 /// One thing that the API can do. The table of these is the API: the server, the authorisation, the
@@ -214,6 +214,8 @@ routes! {
     PATCH "/v1/domains/{tenant}" Operator, "Grant domains to a tenant, or take them away",
         (ChangeDomains) -> One(TenantDomains), hosts::change;
     GET "/v1/usage" Read, "Show what was used", () -> One(UsageReport), ledger::report;
+    GET "/v1/usage/days" Read, "List what each task used on each day",
+        () -> Page(DayUsage), ledger::days;
     GET "/v1/usage/tenants" Operator, "List what every tenant used",
         () -> Page(TenantUsage), ledger::tenants;
     GET "/v1/events" Read, "List what happened to services, tasks and nodes, oldest first",

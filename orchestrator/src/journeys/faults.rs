@@ -254,6 +254,17 @@ async fn usage_is_taken_once_however_often_it_comes() {
     assert_eq!((total.runs, total.cpu_ns, total.memory_bytes_peak), (50, 500, 100));
     assert_eq!(report.images.iter().map(|image| image.usage.runs).sum::<u64>(), 50);
     assert_eq!(report.images.len(), 30);
+    // The same by day and task, of the caller alone.
+    let days = plane.client.usage_by_day(&[]).await.unwrap();
+    assert_eq!(days.len(), 30);
+    assert_eq!(days.iter().map(|day| day.usage.runs).sum::<u64>(), 50);
+    let today = days[0].day.to_string();
+    let none = plane.client.usage_by_day(&[("to", "2026-11-01T00:00:00.000Z".to_owned())]).await;
+    assert_eq!(none.unwrap(), []);
+    assert_eq!(plane.client.usage_by_day(&[("from", today)]).await.unwrap().len(), 30);
+    let of_acme = [("tenant", "acme".to_owned())];
+    assert_eq!(plane.client.usage_by_day(&of_acme).await.unwrap().len(), 30);
+    assert!(other.usage_by_day(&of_acme).await.is_err(), "a tenant sees its own alone");
     for (what, body, want) in [
         (
             "another node's",

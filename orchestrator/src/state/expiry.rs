@@ -8,10 +8,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     State, keys, now,
-    objects::DisputedUsage,
+    objects::{DayUsage, DisputedUsage},
     records::{CursorRecord, DefinitionRecord, Guarded, IdempotencyRecord, JoinRecord, Stored},
 };
-use crate::limits::{CURSOR_KEPT_FOR, REMEMBERED_FOR, SWEEP_EVERY, SWEPT_AT_ONCE};
+use crate::limits::{
+    CURSOR_KEPT_FOR, REMEMBERED_FOR, SWEEP_EVERY, SWEPT_AT_ONCE, USAGE_DAYS_KEPT_FOR,
+};
 
 /// Deletes what has expired, now and then, until `end`. In a task of its own: a day's answers to
 /// creates are tens of thousands of keys, and no plan waits for them.
@@ -25,8 +27,8 @@ pub(crate) async fn sweep(state: Arc<State>, end: CancellationToken) {
 }
 
 /// Deletes what has expired: answers to creates, join tokens that were not used, of removed nodes
-/// how far their usage logs were read and what of them was disputed, and deregistered definitions
-/// that nothing names any more.
+/// how far their usage logs were read and what of them was disputed, days of usage, and deregistered
+/// definitions that nothing names any more.
 async fn sweep_once(state: &State, now: Timestamp) -> Result<(), store::Error> {
     let answers: Vec<_> = state.model().idempotency.iter().cloned().collect();
     for group in answers.chunks(SWEPT_AT_ONCE) {
@@ -62,6 +64,13 @@ async fn sweep_once(state: &State, now: Timestamp) -> Result<(), store::Error> {
         disputes.kvs.iter().filter_map(|kv| expired(kv, left)).collect()
     };
     delete(state, old).await?;
+    let tenants = state.model().tenants();
+    for tenant in tenants {
+        let days = state.range(Query::prefix(keys::usage_days(&tenant))).await?;
+        let is_old = |day: &DayUsage| now.since(day.day) > USAGE_DAYS_KEPT_FOR;
+        delete(state, days.kvs.iter().filter_map(|kv| expired(kv, is_old)).collect()).await?;
+        tokio::task::yield_now().await;
+    }
     delete(state, unused_definitions(state).await?).await
 }
 

@@ -3,7 +3,7 @@
 
 use spec::{
     CertificateName, ClusterName, CredentialName, Digest, Family, HostName, NodeId, SecretName,
-    ServiceName, TaskDefinitionId, TaskId, Tenant, VolumeName,
+    ServiceName, TaskDefinitionId, TaskId, Tenant, Timestamp, VolumeName,
 };
 
 /// Counts up with each start; every write of the reconciler is fenced by it.
@@ -163,6 +163,29 @@ pub(crate) fn usage_images(tenant: &Tenant) -> String {
 
 pub(crate) fn usage_image(tenant: &Tenant, image: &Digest) -> String {
     format!("/t/{tenant}/usage/images/{image}")
+}
+
+pub(crate) fn usage_days(tenant: &Tenant) -> String {
+    format!("/t/{tenant}/usage/days/")
+}
+
+/// As `2026-11-27`.
+fn date(day: Timestamp) -> String {
+    day.to_string().chars().take("2026-11-27".len()).collect()
+}
+
+pub(crate) fn usage_day(tenant: &Tenant, day: Timestamp) -> String {
+    format!("{}{}/", usage_days(tenant), date(day))
+}
+
+/// Below [`usage_days`].
+pub(crate) fn usage_day_of(day: Timestamp, cluster: &ClusterName, task: &TaskId) -> String {
+    format!("{}/{cluster}/{task}", date(day))
+}
+
+/// Of tasks that are not told apart. No task has this name.
+pub(crate) fn usage_day_rest(tenant: &Tenant, day: Timestamp, cluster: &ClusterName) -> String {
+    format!("{}{cluster}/~", usage_day(tenant, day))
 }
 
 /// What a key is about, for a watch on all of them.

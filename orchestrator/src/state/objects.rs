@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 use spec::{
-    CertificateName, Digest, HostName, NodeId, SecretName, TaskId, Tenant, Timestamp, Usage,
-    VolumeName,
+    CertificateName, ClusterName, Digest, HostName, NodeId, SecretName, ServiceName, TaskId,
+    Tenant, Timestamp, Usage, VolumeName,
 };
 use utoipa::ToSchema;
 
@@ -68,6 +68,22 @@ pub struct UsageTotal {
     /// Of the newest record.
     pub until: Timestamp,
     /// All of it.
+    pub usage: Usage,
+}
+
+/// What a task used on one day.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DayUsage {
+    /// When the day began, in UTC.
+    pub day: Timestamp,
+    pub cluster: ClusterName,
+    /// The service that it was a replica of, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceName>,
+    /// Which task; nothing for those of a day with more tasks than are told apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskId>,
+    /// All that it used on that day.
     pub usage: Usage,
 }
 

@@ -1,8 +1,8 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use orchestrator::TenantUsage;
+use orchestrator::{DayUsage, TenantUsage};
 use serde::Serialize;
-use spec::{Task, Usage};
+use spec::{Task, Tenant, Timestamp, Usage};
 
 use crate::{output::Output, verbs::stats::usage_cells};
 
@@ -39,6 +39,62 @@ fn rows(tasks: &[Task], by_service: bool) -> Vec<Row> {
     }
     let row = |((name, cluster), (tasks, usage))| Row { name, cluster, tasks, usage };
     sums.into_iter().map(row).collect()
+}
+
+/// A task or a service, or what is not told apart, and what was used on some days.
+#[derive(Serialize)]
+struct DaysRow {
+    name: String,
+    cluster: String,
+    /// Days on which it used something.
+    days: usize,
+    #[serde(flatten)]
+    usage: Usage,
+}
+
+/// What was used on some days, by each task or by those of a service together.
+pub fn days(days: &[DayUsage], by_service: bool, output: Output) -> anyhow::Result<()> {
+    let headings =
+        ["NAME", "CLUSTER", "DAYS", "RUNS", "FAILED", "CPU TIME", "MEMORY PEAK", "IN", "OUT"];
+    output.records(&day_rows(days, by_service), &headings, |row| {
+        let head = [row.name.clone(), row.cluster.clone(), row.days.to_string()];
+        head.into_iter().chain(usage_cells(&row.usage))
+    })
+}
+
+fn day_rows(days: &[DayUsage], by_service: bool) -> Vec<DaysRow> {
+    let mut sums: BTreeMap<(String, String), (BTreeSet<Timestamp>, Usage)> = BTreeMap::new();
+    for day in days {
+        let service = day.service.as_ref().filter(|_| by_service).map(ToString::to_string);
+        let task = || day.task.as_ref().map(ToString::to_string);
+        let name = service.or_else(task).unwrap_or_else(|| "(other tasks)".to_owned());
+        let sum = sums.entry((name, day.cluster.to_string())).or_default();
+        sum.0.insert(day.day);
+        sum.1 = sum.1.plus(day.usage);
+    }
+    let row = |((name, cluster), (days, usage)): ((String, String), (BTreeSet<_>, Usage))| {
+        DaysRow { name, cluster, days: days.len(), usage }
+    };
+    sums.into_iter().map(row).collect()
+}
+
+/// What each tenant used on some days.
+pub fn days_of_tenants(tenants: &[(Vec<DayUsage>, Tenant)], output: Output) -> anyhow::Result<()> {
+    #[derive(Serialize)]
+    struct Row {
+        tenant: Tenant,
+        #[serde(flatten)]
+        usage: Usage,
+    }
+    let row = |(days, tenant): &(Vec<DayUsage>, Tenant)| Row {
+        tenant: tenant.clone(),
+        usage: days.iter().fold(Usage::default(), |sum, day| sum.plus(day.usage)),
+    };
+    let rows: Vec<Row> = tenants.iter().map(row).collect();
+    let headings = ["TENANT", "RUNS", "FAILED", "CPU TIME", "MEMORY PEAK", "IN", "OUT"];
+    output.records(&rows, &headings, |row| {
+        std::iter::once(row.tenant.to_string()).chain(usage_cells(&row.usage))
+    })
 }
 
 /// What each tenant used in all.
@@ -79,5 +135,29 @@ mod tests {
         };
         assert_eq!(told(true), ["c 1 4", "cats 2 5"]);
         assert_eq!(told(false), ["a 1 2", "b 1 3", "c 1 4"]);
+    }
+
+    #[test]
+    fn days_are_added_up_by_service_or_task() {
+        let day = |day: u32, service: Option<&str>, task: Option<&str>| -> DayUsage {
+            serde_json::from_value(serde_json::json!({
+                "day": format!("2026-11-{day:02}T00:00:00.000Z"), "cluster": "main",
+                "service": service, "task": task, "usage": Usage { runs: 1, ..Usage::default() },
+            }))
+            .unwrap()
+        };
+        let days = [
+            day(1, Some("cats"), Some("cats-0")),
+            day(1, Some("cats"), Some("cats-1")),
+            day(2, Some("cats"), Some("cats-1")),
+            day(2, None, Some("job-1")),
+            day(2, None, None),
+        ];
+        let told = |by_service| -> Vec<String> {
+            let rows = day_rows(&days, by_service);
+            rows.iter().map(|row| format!("{} {} {}", row.name, row.days, row.usage.runs)).collect()
+        };
+        assert_eq!(told(true), ["(other tasks) 1 1", "cats 2 3", "job-1 1 1"]);
+        assert_eq!(told(false), ["(other tasks) 1 1", "cats-0 1 1", "cats-1 2 2", "job-1 1 1"]);
     }
 }

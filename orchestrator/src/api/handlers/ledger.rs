@@ -1,9 +1,10 @@
 mod claims; // how much of what a node claims can be true
+mod days; // what each task used on each day
 
 use std::collections::BTreeMap;
 
 use http::StatusCode;
-use spec::{Digest, NodeId, Tenant, Timestamp, Usage, UsageBatch, UsageRecord, wire};
+use spec::{Digest, NodeId, Tenant, Usage, UsageBatch, UsageRecord, wire};
 use store::{Compare, Query, Rev, Txn};
 
 use crate::{
@@ -17,10 +18,14 @@ use crate::{
     state::{
         State, keys, now,
         objects::{Claim, DisputedUsage, UsageTotal},
-        records::{CursorRecord, DefinitionRecord, Guarded, NodeRecord, Stored, decode},
+        records::{
+            CursorRecord, DefinitionRecord, Guarded, NodeRecord, Stored, TaskRecord, decode,
+        },
     },
 };
 use claims::Allowance;
+use days::Days;
+pub(crate) use days::list as days;
 
 /// What one transaction adds to each total: of a tenant, and of its images.
 type Sums = BTreeMap<(Tenant, Option<Digest>), UsageTotal>;
@@ -171,6 +176,7 @@ struct Bill<'a> {
     allowance: Allowance,
     allowance_rev: Rev,
     sums: Sums,
+    days: Days,
     disputed: Option<DisputedUsage>,
     /// The last record that is in it.
     upto: u64,
@@ -188,8 +194,8 @@ impl<'a> Bill<'a> {
         let allowance =
             known.map_or_else(|| Allowance::since(node.joined, capacity), |known| known.value);
         let allowance = allowance.filled(capacity, now());
-        let sums = Sums::new();
-        Ok(Self { node, before, allowance, allowance_rev, sums, disputed: None, upto: 0 })
+        let (sums, days, disputed) = (Sums::new(), Days::default(), None);
+        Ok(Self { node, before, allowance, allowance_rev, sums, days, disputed, upto: 0 })
     }
 
     /// Bills as many records as fit into one transaction, each as far as it can be true.
@@ -198,16 +204,18 @@ impl<'a> Bill<'a> {
         for record in records {
             let totals = [None, Some(record.image)].map(|image| (record.tenant.clone(), image));
             let new = totals.iter().filter(|total| !self.sums.contains_key(*total)).count();
-            if self.sums.len() + new > USAGE_TOTALS_MAX {
+            // And one of its day.
+            if self.sums.len() + self.days.len() + new + 1 > USAGE_TOTALS_MAX {
                 break;
             }
             self.upto = record.seq;
-            let Some(placed) = self.placed(state, record) else {
+            let Some(task) = self.placed(state, record) else {
                 self.dispute(record, record.usage, "no such task was placed on this node");
                 continue;
             };
             let capacity = self.node.spec.capacity;
-            let accepted = self.allowance.take(record.usage, capacity, placed);
+            let accepted = self.allowance.take(record.usage, capacity, task.task.created);
+            self.days.take(record, accepted, &task, now());
             if accepted != record.usage {
                 let more = record.usage.since(accepted);
                 self.dispute(record, more, "more than the node can have used in the time");
@@ -225,9 +233,8 @@ impl<'a> Bill<'a> {
         }
     }
 
-    /// When the task of a record was made, if a container of it with this image was ever placed on
-    /// the node.
-    fn placed(&self, state: &State, record: &UsageRecord) -> Option<Timestamp> {
+    /// The task of a record, if a container of it with this image was ever placed on the node.
+    fn placed(&self, state: &State, record: &UsageRecord) -> Option<TaskRecord> {
         let model = state.model();
         let key = (record.tenant.clone(), record.task.clone());
         let (task, DefinitionRecord { definition, .. }) = model.known_task(&key)?;
@@ -236,7 +243,7 @@ impl<'a> Bill<'a> {
             container.name == record.container && container.digest == Some(record.image)
         });
         let here = *node == self.node.id || Some(node) == self.before;
-        (ran && here).then_some(task.task.created)
+        (ran && here).then(|| task.clone())
     }
 
     fn dispute(&mut self, record: &UsageRecord, usage: Usage, reason: &str) {
@@ -273,6 +280,7 @@ impl<'a> Bill<'a> {
             let total = before.map_or(sum.clone(), |before| plus(before.value, sum));
             txn = txn.update(key, mod_rev, &total);
         }
+        txn = self.days.write(state, txn).await?;
         if let Some(disputed) = &self.disputed {
             let key = keys::usage_dispute(&self.node.id);
             let before: Option<Stored<DisputedUsage>> = state.get(key.clone()).await?;

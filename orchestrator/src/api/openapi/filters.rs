@@ -48,6 +48,15 @@ const FILTERS: &[(&str, &str, &[Filter])] = &[
     ),
     (
         "GET",
+        "/v1/usage/days",
+        &[
+            ("from", "Only days from that of this time on", Kind::Time),
+            ("to", "Only days until that of this time", Kind::Time),
+            ("tenant", "Of another tenant, for the operator", Kind::Label),
+        ],
+    ),
+    (
+        "GET",
         "/v1/tasks/{task}/logs",
         &[
             CONTAINER,
