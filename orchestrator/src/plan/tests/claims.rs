@@ -477,3 +477,44 @@ fn a_deleted_service_ends_its_tasks_and_they_are_forgotten_after_an_hour() {
     cluster.settle();
     assert_eq!(cluster.tasks().count(), 0);
 }
+
+#[test]
+fn of_tenants_in_the_pool_the_one_that_has_least_of_it_is_placed_first() {
+    let other: Tenant = "zoo".parse().unwrap();
+    let mut cluster = TestCluster::new();
+    cluster.node("shared", "a", 600, 4096);
+    cluster.edit_node("shared", |node| {
+        node.tenant = None;
+        drop(node.spec.labels.insert(POOL_LABEL.to_owned(), "true".to_owned()));
+    });
+    cluster.define("cats:1", reserve(100, 8));
+    let id: TaskDefinitionId = "cats:1".parse().unwrap();
+    let definition = cluster.model.definitions[&(tenant(), id.clone())].clone();
+    cluster.model.definitions.insert((other.clone(), id), definition);
+    cluster.model.clusters.insert((other.clone(), "main".parse().unwrap()));
+    let pool = |cluster: &mut TestCluster, owner: &Tenant, name: &str, count: u32| {
+        cluster.service(name, "cats:1", count);
+        let mut key: ServiceKey = (tenant(), "main".parse().unwrap(), name.parse().unwrap());
+        let mut stored = cluster.model.services.remove(&key).unwrap();
+        Arc::make_mut(&mut stored).value.service.spec.launch_type = LaunchType::Pool;
+        key.0 = owner.clone();
+        cluster.model.services.insert(key, stored);
+    };
+    let running = |cluster: &TestCluster, owner: &Tenant| {
+        let tasks = cluster.tasks().filter(|task| task.tenant == *owner && task.is_wanted());
+        tasks.count()
+    };
+    // The first comes alone, and wants more than there is.
+    pool(&mut cluster, &tenant(), "greedy", 4);
+    cluster.settle();
+    pool(&mut cluster, &tenant(), "greedy", 9);
+    // The second, whose name comes later, has nothing yet: what is left is for it.
+    pool(&mut cluster, &other, "modest", 2);
+    cluster.settle();
+    assert_eq!((running(&cluster, &tenant()), running(&cluster, &other)), (4, 2));
+    // What becomes free goes to the one that has less, too.
+    pool(&mut cluster, &tenant(), "greedy", 3);
+    pool(&mut cluster, &other, "modest", 9);
+    cluster.settle();
+    assert_eq!((running(&cluster, &tenant()), running(&cluster, &other)), (3, 3));
+}
