@@ -86,8 +86,8 @@ pub use object::{
 };
 pub use overrides::TaskOverrides;
 pub use placement::{
-    NodeExpression, NodeFacts, Placement, PlacementConstraint, PlacementStrategy, Reserved,
-    SchedulingStrategy, Taint, TaintEffect, Toleration, check_label,
+    CapacityProvider, NodeExpression, NodeFacts, Placement, PlacementConstraint, PlacementStrategy,
+    Reserved, SchedulingStrategy, Taint, TaintEffect, Toleration, check_label,
 };
 pub use quota::{QuotaChange, QuotaExceeded, QuotaResource, TenantQuota};
 pub use reference::Reference;

@@ -176,6 +176,25 @@ impl ServiceSpec {
     /// As Nomad has it.
     pub const PRIORITY: std::ops::RangeInclusive<u8> = 1..=100;
 
+    /// The hosts of the replica with this number.
+    pub fn launch_type_of(&self, ordinal: u32) -> LaunchType {
+        self.placement.provider_of(ordinal).unwrap_or(self.launch_type)
+    }
+
+    /// Of so many replicas, those on each kind of hosts.
+    pub fn by_launch_type(&self, count: u32) -> [(LaunchType, u32); 2] {
+        let pool = match self.placement.capacity_providers.is_empty() {
+            true if self.launch_type == LaunchType::Pool => count,
+            true => 0,
+            false => {
+                let in_pool = |ordinal: &u32| self.launch_type_of(*ordinal) == LaunchType::Pool;
+                let number = (0..count).filter(in_pool).count();
+                u32::try_from(number).unwrap_or(u32::MAX)
+            }
+        };
+        [(LaunchType::Node, count - pool), (LaunchType::Pool, pool)]
+    }
+
     /// Of a service that names none.
     pub fn usual_priority() -> u8 {
         50

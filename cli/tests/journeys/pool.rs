@@ -173,3 +173,48 @@ fn worker_of(stage: &Stage, name: &str) -> Option<i32> {
     let pid = seen[0]["seen"]["process"]["pid"].as_i64()?;
     i32::try_from(pid).ok()
 }
+
+#[test]
+fn copies_are_shared_between_own_nodes_and_the_pool() {
+    let stage = Stage::new();
+    let up = Up::start(&stage);
+    stage.margay(["login", "-u", "me", &up.registry]).ok();
+    let image = push_probe(&stage, &up, "probe-http");
+    stage.margay(["cluster", "create", "main"]).ok();
+    register(&stage, "web", &image, "", "ports = [{ container_port = 80 }]");
+    let service = |verb: &str, more: &[&str]| {
+        stage.margay([&["service", verb, "web", "--cluster", "main"], more].concat())
+    };
+    let own = "node=1,base=1";
+    let shared = ["--capacity-provider", own, "--capacity-provider", "pool=1"];
+    service("create", &[&["--task", "web:1", "--count", "4"], &shared[..]].concat()).ok();
+    let kinds = || -> Vec<String> {
+        let tasks = stage.margay(["task", "ls", "--output", "json"]).ok();
+        let tasks: Value = serde_json::from_str(&tasks).expect("JSON");
+        let ready = |task: &&Value| task["status"]["ready"] == true && task["spec"]["stop"] != true;
+        let tasks = tasks.as_array().expect("tasks").iter().filter(ready);
+        let kind = |task: &Value| task["spec"]["launch_type"].as_str().map(str::to_owned);
+        let mut kinds: Vec<String> = tasks.filter_map(kind).collect();
+        kinds.sort();
+        kinds
+    };
+    eventually("three are on own nodes and one is in the pool", || {
+        (kinds() == ["node", "node", "node", "pool"]).then_some(())
+    });
+    let explained = stage.margay(["explain", "service", "web", "--cluster", "main"]).ok();
+    assert!(
+        explained.contains("of 4 copies 3 are for nodes of yours and 1 for the pool"),
+        "{explained}"
+    );
+    service("update", &["--capacity-provider", "pool=1"]).ok();
+    eventually("all are in the pool", || (kinds() == ["pool"; 4]).then_some(()));
+    for (line, want) in [
+        ("spot=1", "`spot=1` is not a capacity provider: use node=WEIGHT"),
+        ("pool=0", "one capacity provider at least has a weight above 0"),
+    ] {
+        let err = service("update", &["--capacity-provider", line]).fails(1);
+        assert!(err.contains(want), "{line}: {err}");
+    }
+    up.end();
+    stage.is_empty();
+}

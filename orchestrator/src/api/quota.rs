@@ -83,7 +83,7 @@ fn counted(model: &Model, tenant: &Tenant) -> TenantQuota {
         let spec = &service.service.spec;
         let id = (tenant.clone(), spec.task_definition.clone());
         let definition = model.definitions.get(&id).map(Arc::as_ref);
-        used = sum(&used, &share(definition, spec.launch_type, replicas_max(model, tenant, spec)));
+        used = sum(&used, &share_of(definition, spec, replicas_max(model, tenant, spec)));
         volumes.extend(definition.into_iter().flat_map(DefinitionRecord::mounted));
     }
     for task in model.live_tasks_of(tenant).filter(|task| task.task.spec.service.is_none()) {
@@ -111,6 +111,18 @@ pub(crate) fn replicas_max(model: &Model, tenant: &Tenant, spec: &ServiceSpec) -
             u32::try_from(own.count()).unwrap_or(u32::MAX)
         }
     }
+}
+
+/// What so many replicas of a service take.
+pub(crate) fn share_of(
+    definition: Option<&DefinitionRecord>,
+    spec: &ServiceSpec,
+    count: u32,
+) -> TenantQuota {
+    let [one, other] = spec
+        .by_launch_type(count)
+        .map(|(launch_type, count)| share(definition, launch_type, count));
+    sum(&one, &other)
 }
 
 /// What `count` tasks of a definition take: processors and memory in the pool only, because nodes

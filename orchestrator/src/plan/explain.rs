@@ -86,7 +86,20 @@ pub(crate) fn service(
     } else if causes.is_empty() && ready >= count {
         causes.push(because("it is as it was requested", None));
     }
+    causes.extend(providers(record, count, &at));
     Explanation { subject, state, causes }
+}
+
+/// How copies are shared between nodes of the tenant and the pool.
+fn providers(record: &ServiceRecord, count: u32, at: &str) -> Option<ExplanationCause> {
+    let spec = &record.service.spec;
+    let lines = spec.placement.capacity_providers.iter().map(ToString::to_string);
+    let lines = lines.collect::<Vec<_>>().join(" and ");
+    let [(_, node), (_, pool)] = spec.by_launch_type(count);
+    let why =
+        format!("of {count} copies {node} are for nodes of yours and {pool} for the pool: {lines}");
+    let change = format!("margay service update {at} --capacity-provider node=WEIGHT[,base=COUNT]");
+    (!lines.is_empty()).then(|| because(why, Some(change)))
 }
 
 /// Why a task is in its phase.

@@ -46,7 +46,7 @@ impl<'a> Capacity<'a> {
     ) -> Option<(&mut NodeCapacity<'a>, Share)> {
         let spec = &model.services.get(&key.0)?.value.service.spec;
         let is_wanted = spec.scheduling == SchedulingStrategy::Daemon || key.1 < spec.count;
-        if !is_wanted || spec.launch_type != last.task.spec.launch_type {
+        if !is_wanted || spec.launch_type_of(key.1) != last.task.spec.launch_type {
             return None;
         }
         let id = (key.0.0.clone(), spec.task_definition.clone());

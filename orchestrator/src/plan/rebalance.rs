@@ -56,15 +56,7 @@ impl<'a> Draft<'a> {
             return None; // it follows its volumes
         }
         let usual = usual_strategies();
-        let next = self.sample(key, record);
-        let request = PlacementRequest {
-            task: &next,
-            definition: revision.definition,
-            service: Some(key),
-            placement: &spec.placement,
-            only: None,
-            avoid: Vec::new(),
-        };
+        let mut next = self.sample(key, record);
         // The last one of each node: the newest has the fewest connections.
         let mut seen = BTreeSet::new();
         for &task in tasks.iter().rev().filter(|task| self.is_ready(&task.value)) {
@@ -72,6 +64,15 @@ impl<'a> Draft<'a> {
             if !seen.insert(from) {
                 continue;
             }
+            next.task.spec.launch_type = task.value.task.spec.launch_type;
+            let request = PlacementRequest {
+                task: &next,
+                definition: revision.definition,
+                service: Some(key),
+                placement: &spec.placement,
+                only: None,
+                avoid: Vec::new(),
+            };
             if let Some(to) = self.better_node(&request, from, &usual) {
                 return Some((task, to));
             }

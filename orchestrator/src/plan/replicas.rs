@@ -87,7 +87,7 @@ impl<'a> Draft<'a> {
             let ending = task.task.spec.stop && !task.has_ended();
             let rising = task.is_wanted()
                 && (task.task.status.phase == TaskPhase::Starting
-                    || revisions.requested.is_of(task) && !task.task.status.is_ready());
+                    || record.is_requested(task) && !task.task.status.is_ready());
             (ending || rising) && self.is_in_touch(task)
         });
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
@@ -108,7 +108,8 @@ impl<'a> Draft<'a> {
                 self.plan_both(&mut plan, ordinal, &tasks, before);
                 continue;
             }
-            let revision = self.revision_of(key, &plan.revisions, ordinal, &tasks);
+            let place = (ordinal, service.spec.launch_type_of(ordinal));
+            let revision = self.revision_of(key, &plan.revisions, place, &tasks);
             let (attempts, only) = (0, only.clone());
             let tolerations = &service.spec.placement.tolerations;
             let replica = Replica { ordinal, tasks: &tasks, attempts, revision, only, tolerations };
@@ -138,13 +139,15 @@ impl<'a> Draft<'a> {
     ) {
         let attempts = tasks.iter().filter_map(|task| task.value.slot).map(|slot| slot.attempt);
         let attempts = attempts.max().unwrap_or_default();
-        let requested = plan.revisions.requested.clone();
+        let launch_type = plan.service.spec.launch_type_of(ordinal);
+        let (requested, before) = (&plan.revisions.requested, before.on(launch_type));
+        let requested = requested.on(launch_type);
         let (new, old): (Vec<_>, Vec<_>) =
             tasks.iter().copied().partition(|task| requested.is_of(&task.value));
         let tolerations = &plan.service.spec.placement.tolerations;
         // The next attempt is for the new one, also where it needs none.
         for (revision, tasks, attempts) in
-            [(before.clone(), old, attempts.saturating_add(1)), (requested, new, attempts)]
+            [(before, old, attempts.saturating_add(1)), (requested, new, attempts)]
         {
             let (tasks, only) = (&tasks[..], None);
             let replica = Replica { ordinal, tasks, attempts, revision, only, tolerations };

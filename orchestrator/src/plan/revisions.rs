@@ -36,6 +36,11 @@ pub(super) struct Revisions<'a> {
 }
 
 impl Revision<'_> {
+    /// The same on other hosts.
+    pub fn on(&self, launch_type: LaunchType) -> Self {
+        Self { launch_type, ..self.clone() }
+    }
+
     pub fn is_of(&self, record: &TaskRecord) -> bool {
         let spec = &record.task.spec;
         spec.task_definition == self.id && spec.launch_type == self.launch_type
@@ -90,24 +95,19 @@ impl<'a> Draft<'a> {
         let stable = record.rollout.last_completed((&spec.task_definition, spec.launch_type));
         let stable = stable
             .and_then(|stable| self.revision(key, &stable.task_definition, stable.launch_type));
-        let turn = self.turn(record, &requested, ordinals, replicas);
+        let turn = self.turn(record, ordinals, replicas);
         Ok(Revisions { requested, stable, turn })
     }
 
     /// One that was begun goes on until its replica is ready; then comes the next one.
-    fn turn(
-        &self,
-        record: &ServiceRecord,
-        requested: &Revision<'_>,
-        ordinals: &Ordinals,
-        replicas: &Replicas<'_>,
-    ) -> Turn {
+    fn turn(&self, record: &ServiceRecord, ordinals: &Ordinals, replicas: &Replicas<'_>) -> Turn {
         let tasks = |ordinal: &u32| replicas.get(ordinal).into_iter().flatten();
         let is_updated = |ordinal: &u32| {
-            tasks(ordinal).any(|task| requested.is_of(&task.value) && self.is_ready(&task.value))
+            tasks(ordinal)
+                .any(|task| record.is_requested(&task.value) && self.is_ready(&task.value))
         };
         let open = || ordinals.all().filter(|ordinal| !is_updated(ordinal));
-        let is_other = |task: &TaskRecord| self.is_ready(task) && !requested.is_of(task);
+        let is_other = |task: &TaskRecord| self.is_ready(task) && !record.is_requested(task);
         if !open().any(|ordinal| tasks(&ordinal).any(|task| is_other(&task.value))) {
             return Turn::All;
         }
@@ -117,7 +117,7 @@ impl<'a> Draft<'a> {
         let since = record.deployment().map(|deployment| deployment.started);
         let is_begun = |ordinal: &u32| {
             tasks(ordinal).any(|task| {
-                requested.is_of(&task.value)
+                record.is_requested(&task.value)
                     && since.is_none_or(|since| task.value.task.created >= since)
             })
         };
@@ -132,10 +132,10 @@ impl<'a> Draft<'a> {
         &self,
         key: &ServiceKey,
         revisions: &Revisions<'a>,
-        ordinal: u32,
+        (ordinal, launch_type): (u32, LaunchType),
         tasks: &[&Stored<TaskRecord>],
     ) -> Revision<'a> {
-        let requested = &revisions.requested;
+        let requested = revisions.requested.on(launch_type);
         let live = || tasks.iter().map(|task| &task.value).filter(|task| self.is_live(task));
         let is_its_turn = match revisions.turn {
             Turn::All => true,
@@ -143,7 +143,7 @@ impl<'a> Draft<'a> {
             Turn::Paused => false,
         };
         if is_its_turn || live().any(|task| requested.is_of(task)) {
-            return requested.clone();
+            return requested;
         }
         let order = |task: &&TaskRecord| -> (bool, Option<u32>, TaskId) {
             let attempt = task.slot.map(|slot| slot.attempt);
@@ -152,6 +152,7 @@ impl<'a> Draft<'a> {
         let kept = live().min_by_key(order).and_then(|task| {
             self.revision(key, &task.task.spec.task_definition, task.task.spec.launch_type)
         });
-        kept.or_else(|| revisions.stable.clone()).unwrap_or_else(|| requested.clone())
+        let stable = || revisions.stable.as_ref().map(|stable| stable.on(launch_type));
+        kept.or_else(stable).unwrap_or(requested)
     }
 }

@@ -83,7 +83,7 @@ pub(super) fn after<'a>(
         next.complete(now);
         return Cow::Owned(next);
     }
-    let mut seen = Seen::of(deployment, progress.tasks);
+    let mut seen = Seen::of(record, deployment, progress.tasks);
     seen.reason = seen.reason.or(progress.waits);
     let shifting = shifting.filter(|_| is_open);
     let by_requests = shifting.as_ref().and_then(Shifting::failure);
@@ -125,13 +125,13 @@ struct Seen {
 }
 
 impl Seen {
-    fn of(deployment: &Deployment, tasks: &[&Stored<TaskRecord>]) -> Self {
+    /// Of the newest deployment of a service.
+    fn of(record: &ServiceRecord, deployment: &Deployment, tasks: &[&Stored<TaskRecord>]) -> Self {
         let own = || {
-            tasks.iter().map(|task| &task.value).filter(|record| {
-                record.task.spec.task_definition == deployment.task_definition
-                    && record.task.spec.launch_type == deployment.launch_type
-                    && record.task.created >= deployment.started
-            })
+            tasks
+                .iter()
+                .map(|task| &task.value)
+                .filter(|task| record.is_requested(task) && task.task.created >= deployment.started)
         };
         // Both revisions are there: one that serves for a while and then ends is no better than
         // one that never did.

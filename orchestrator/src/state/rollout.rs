@@ -52,8 +52,10 @@ impl ServiceRecord {
 
     /// Whether a task is of the revision that is requested.
     pub fn is_requested(&self, task: &TaskRecord) -> bool {
-        let (spec, task) = (&self.service.spec, &task.task.spec);
-        task.task_definition == spec.task_definition && task.launch_type == spec.launch_type
+        let spec = &self.service.spec;
+        let hosts = task.slot.map_or(spec.launch_type, |slot| spec.launch_type_of(slot.ordinal));
+        let task = &task.task.spec;
+        task.task_definition == spec.task_definition && task.launch_type == hosts
     }
 
     /// The share of the newest deployment and the one that has the rest, while requests go over

@@ -1,6 +1,7 @@
 //! Where the tasks of a service go, in the words of ECS.
 
 mod expression; // what must hold for a node
+mod provider; // on which kind of hosts each replica runs
 mod strategy; // which of the nodes that fit comes first
 mod taint; // what keeps tasks away from a node
 
@@ -9,8 +10,12 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::text::{ParseError, written_as_text};
+use crate::{
+    launch_type::LaunchType,
+    text::{ParseError, written_as_text},
+};
 pub use expression::{NodeExpression, NodeFacts};
+pub use provider::CapacityProvider;
 pub use strategy::{PlacementStrategy, Reserved};
 pub use taint::{Taint, TaintEffect, Toleration, check_label};
 
@@ -31,6 +36,10 @@ pub struct Placement {
     /// Taints that do not keep its tasks away; 10 at most.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tolerations: Vec<Toleration>,
+    /// How its replicas are shared between nodes of the tenant and the pool; by its launch type
+    /// alone when left out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub capacity_providers: Vec<CapacityProvider>,
     /// Whether replicas move by themselves where that spreads them better, as after a node has come
     /// back.
     pub rebalance: bool,
@@ -58,7 +67,12 @@ impl Placement {
                 return Err(ParseError(said));
             }
         }
-        Ok(())
+        CapacityProvider::check(&self.capacity_providers)
+    }
+
+    /// Where the replica with this number runs, where providers say so.
+    pub fn provider_of(&self, ordinal: u32) -> Option<LaunchType> {
+        CapacityProvider::of(&self.capacity_providers, ordinal)
     }
 }
 

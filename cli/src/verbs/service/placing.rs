@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use anyhow::bail;
 use spec::{
-    NodeExpression, Placement, PlacementConstraint, PlacementStrategy, Scaling, ScalingSchedule,
-    ScalingTarget, Toleration,
+    CapacityProvider, NodeExpression, Placement, PlacementConstraint, PlacementStrategy, Scaling,
+    ScalingSchedule, ScalingTarget, Toleration,
 };
 
 use crate::failure::Advice;
@@ -27,6 +27,10 @@ pub struct PlacementFlags {
     /// Take nodes with this taint as well; may be repeated
     #[arg(long, value_name = "KEY[=VALUE][:EFFECT]")]
     tolerate: Vec<String>,
+    /// Share copies between nodes of your own and the pool: node=WEIGHT or pool=WEIGHT, with
+    /// ,base=COUNT for copies that it has first; may be repeated
+    #[arg(long, value_name = "PROVIDER=WEIGHT[,base=COUNT]")]
+    capacity_provider: Vec<String>,
     /// Move copies by itself where that spreads them better
     #[arg(long, value_name = "true|false")]
     rebalance: Option<bool>,
@@ -84,8 +88,9 @@ fn replaced<T: Clone>(given: &[T], before: Vec<T>) -> Vec<T> {
 
 impl PlacementFlags {
     pub fn is_given(&self) -> bool {
-        let Self { constraint, prefer, strategy, tolerate, rebalance, priority: _ } = self;
-        let lists = [constraint, prefer, strategy, tolerate];
+        let Self { constraint, prefer, strategy, tolerate, capacity_provider, rebalance, .. } =
+            self;
+        let lists = [constraint, prefer, strategy, tolerate, capacity_provider];
         rebalance.is_some() || lists.iter().any(|list| !list.is_empty())
     }
 
@@ -96,6 +101,10 @@ impl PlacementFlags {
             preferences: list::<NodeExpression>(&self.prefer, placement.preferences)?,
             strategies: list::<PlacementStrategy>(&self.strategy, placement.strategies)?,
             tolerations: list::<Toleration>(&self.tolerate, placement.tolerations)?,
+            capacity_providers: list::<CapacityProvider>(
+                &self.capacity_provider,
+                placement.capacity_providers,
+            )?,
             rebalance: self.rebalance.unwrap_or(placement.rebalance),
         })
     }

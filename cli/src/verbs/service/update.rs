@@ -17,7 +17,8 @@ use crate::{control::Control, home::Home, output::line, serve::block_on};
 #[command(group(clap::ArgGroup::new("change")
     .args(["task", "count", "min_healthy", "max_percent", "circuit_breaker", "rollback",
         "deadline", "rollout", "canary", "step", "step_bake", "bake", "max_failed_requests",
-        "constraint", "prefer", "strategy", "tolerate", "rebalance", "priority",
+        "constraint", "prefer", "strategy", "tolerate", "capacity_provider",
+        "rebalance", "priority",
         "scale", "target", "schedule", "scale_out_cooldown", "scale_in_cooldown",
         "no_scaling", "host", "path", "weight", "https", "sticky", "rate_limit",
         "error_page", "no_hosts"])

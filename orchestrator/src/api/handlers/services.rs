@@ -91,7 +91,10 @@ pub(super) async fn check(
     check_counts(spec, most(spec))?;
     spec.deployment.check()?;
     spec.placement.check()?;
-    let definition = definitions::usable(call, &spec.task_definition, spec.launch_type).await?;
+    let mut definition = definitions::usable(call, &spec.task_definition, spec.launch_type).await?;
+    for provider in &spec.placement.capacity_providers {
+        definition = definitions::usable(call, &spec.task_definition, provider.provider).await?;
+    }
     if most(spec) > 1 && definition.writes_volumes() {
         return Err(one_writer(&spec.task_definition.to_string()));
     }
@@ -100,11 +103,11 @@ pub(super) async fn check(
         Some(before) => {
             let key = (tenant.clone(), before.task_definition.clone());
             let definition = call.state().model().definitions.get(&key).cloned();
-            quota::share(definition.as_deref(), before.launch_type, most(before))
+            quota::share_of(definition.as_deref(), before, most(before))
         }
         None => TenantQuota::NOTHING,
     };
-    let share = quota::share(Some(&definition), spec.launch_type, most(spec));
+    let share = quota::share_of(Some(&definition), spec, most(spec));
     let more = TenantQuota {
         tasks: share.tasks.saturating_sub(had.tasks),
         cpu_millis: share.cpu_millis.saturating_sub(had.cpu_millis),
@@ -127,6 +130,11 @@ fn check_counts(spec: &ServiceSpec, most: u32) -> Result<(), ApiError> {
     }
     if spec.scheduling == SchedulingStrategy::Replica {
         return Ok(());
+    }
+    if !spec.placement.capacity_providers.is_empty() {
+        return Err(ApiError::invalid(
+            "a daemon has one task on each node of yours, and no capacity providers",
+        ));
     }
     match (spec.launch_type, spec.count, &spec.scaling) {
         (LaunchType::Node, 0, None) => Ok(()),

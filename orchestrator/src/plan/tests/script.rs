@@ -45,6 +45,7 @@ fn placement(line: &str) -> Placement {
             "strategy" => placement.strategies.push(value.parse().unwrap()),
             "tolerate" => placement.tolerations.push(value.parse().unwrap()),
             "rebalance" => placement.rebalance = value == "true",
+            "provider" => placement.capacity_providers.push(value.parse().unwrap()),
             _ => panic!("no placement `{what}`"),
         }
     }
@@ -150,6 +151,10 @@ impl TestCluster {
                 let idle = self.tasks().filter(is_its).map(TaskRecord::key).collect();
                 self.observed.idle = idle;
             }
+            ["pool", node] => self.edit_node(node, |node| {
+                node.tenant = None;
+                node.spec.labels.insert(POOL_LABEL.to_owned(), "true".to_owned());
+            }),
             ["cordon", node] => self.edit_node(node, |node| node.cordoned = true),
             ["pressure", node, kind] => {
                 let kind = serde_json::from_value(serde_json::Value::from(*kind)).unwrap();
