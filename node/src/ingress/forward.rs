@@ -6,7 +6,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use net::{Scheme, Sender, TrustedProxies};
 use runtime::AddressRules;
-use spec::wire::PeerTrust;
+use spec::{Tenant, wire::PeerTrust};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
@@ -162,7 +162,7 @@ impl Forwarder {
             }
         }
         let host = match (arrival, head::host(&request)?) {
-            (Arrival::Inside(tenant), name) => self.routes.host_inside(tenant, &name)?,
+            (Arrival::Inside(tenant), name) => self.host_inside(tenant, &name)?,
             (Arrival::Client | Arrival::Peer(..), host) => host,
         };
         let named = match arrival {
@@ -207,6 +207,15 @@ impl Forwarder {
             sticky::name(response.headers_mut(), &replica, sender.scheme == Scheme::Https);
         }
         Ok(response)
+    }
+
+    /// The host that a guest means, also when its first replica is ready just now: the agent, which
+    /// sent the guest here, knows it before its file was looked at again.
+    fn host_inside(&self, tenant: &Tenant, name: &str) -> Result<String, GatewayError> {
+        self.routes.host_inside(tenant, name).or_else(|_| {
+            self.routes.refresh();
+            self.routes.host_inside(tenant, name)
+        })
     }
 
     /// The service that has a request, also when it was created just now.
