@@ -60,7 +60,8 @@ impl Network {
     pub fn stage(&self, index: usize) -> Stage {
         let mut stage = Stage::new();
         let namespace = format!("--net=/run/netns/{}", self.machines[index]);
-        stage.start_by(vec!["nsenter".to_owned(), namespace]);
+        let program = env!("CARGO_BIN_EXE_margay").to_owned();
+        stage.start_by(vec!["nsenter".to_owned(), namespace, program]);
         stage
     }
 

@@ -77,6 +77,7 @@ fn a_node_whose_disk_is_full_gets_no_new_task() {
     let room = fs::File::options().write(true).open(&ballast).expect("the file");
     let size = room.metadata().expect("a size").len();
     room.set_len(size.saturating_sub(1 << 20)).expect("room for what is written beside it");
+    drop(room);
     eventually("it says so", || {
         problems(&stage, "second").contains(&"disk-pressure".to_owned()).then_some(())
     });

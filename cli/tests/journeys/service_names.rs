@@ -69,7 +69,7 @@ fn a_service_calls_another_by_its_name_on_its_own_node_and_on_another() {
     let task = tasks[0]["id"].as_str().expect("an id");
     let line = "net.out:http://cats.allthecats.internal:80";
     eventually("the log names the line", || {
-        stage.margay(["logs", task]).out.contains(line).then_some(())
+        stage.margay(["logs", task]).err.contains(line).then_some(())
     });
     for (url, want) in [
         ("http://dogs.allthecats.internal/", "DnsError"),
