@@ -161,8 +161,8 @@ pub struct ContainerDefinition {
     /// Containers that come before it. They are stopped after it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub depends_on: Vec<ContainerDependency>,
-    /// When it is started again on its node. When left out: always in a service, and never in a task
-    /// of its own.
+    /// When it is started again on its node. When left out: always in a service, and never in a
+    /// task of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart: Option<ContainerRestart>,
     /// Seconds from being asked to end until it is killed: 10 when left out, and 120 at most.

@@ -139,7 +139,7 @@ fn what_the_ingress_holds_opens_nothing_but_routes() {
     let mut names: Vec<_> = fs::read_dir(&folder).expect("a folder").flatten().collect();
     names.sort_by_key(fs::DirEntry::file_name);
     let names: Vec<_> = names.iter().map(fs::DirEntry::file_name).collect();
-    assert_eq!(names, ["counts.json", "ingress.json", "routes.json", "sockets"]);
+    assert_eq!(names, ["counts.json", "ingress.json", "inside.sock", "routes.json", "sockets"]);
     let node = fs::read_to_string(stage.home().join("node/identity.json")).expect("the node's");
     let node: Value = serde_json::from_str(&node).expect("JSON");
     let key = serde_json::to_string(&node["key_pem"]).expect("JSON");

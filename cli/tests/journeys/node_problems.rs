@@ -48,7 +48,7 @@ fn places(stage: &Stage) -> Vec<String> {
 #[test]
 fn a_node_whose_disk_is_full_gets_no_new_task() {
     let (stage, other) = (Stage::new(), Stage::new());
-    let Some(_disk) = SmallDisk::mount(other.home()) else {
+    let Some(disk) = SmallDisk::mount(other.home()) else {
         return eprintln!("not run: it takes root to mount a small disk");
     };
     let up = Up::start(&stage);
@@ -103,6 +103,7 @@ fn a_node_whose_disk_is_full_gets_no_new_task() {
     node.signal("INT");
     node.end();
     up.end();
+    drop(disk);
     stage.is_empty();
     other.is_empty();
 }

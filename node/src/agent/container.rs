@@ -33,8 +33,7 @@ use crate::{
     tasks::{self, Check, Health, HealthStatus, Owned, Phase, ProcessId, Status, now},
 };
 
-/// What is prepared already is opened within milliseconds; an adopted container is not left
-/// unwatched for longer.
+/// What is prepared is opened within milliseconds; an adopted one is not left unwatched for longer.
 const PREPARED_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// One container of a task, from its first start to its last end.

@@ -313,7 +313,9 @@ impl Ingress {
         arrival: &Arrival,
     ) {
         let service = service_fn(|request: Request<Incoming>| async move {
-            Ok::<_, Infallible>(self.forwarder.answer(request, sender, scheme, arrival).await)
+            // Apart from the connection, which has nothing of it until there is a request.
+            let answer = Box::pin(self.forwarder.answer(request, sender, scheme, arrival));
+            Ok::<_, Infallible>(answer.await)
         });
         self.connections.serve_http(stream, self.forwarder.limits.http(), service).await;
     }
@@ -339,7 +341,8 @@ impl Ingress {
             }
         });
         let limits = self.forwarder.limits.http2();
-        self.connections.serve_http2(stream, client, limits, requests, service).await;
+        // Apart from the connection: those of HTTP/1.1 need no room for it.
+        Box::pin(self.connections.serve_http2(stream, client, limits, requests, service)).await;
     }
 
     /// Takes up a renewed certificate, and closes connections that were idle for long.

@@ -27,8 +27,8 @@ pub(crate) async fn sweep(state: Arc<State>, end: CancellationToken) {
 }
 
 /// Deletes what has expired: answers to creates, join tokens that were not used, of removed nodes
-/// how far their usage logs were read and what of them was disputed, days of usage, and deregistered
-/// definitions that nothing names any more.
+/// how far their usage logs were read and what of them was disputed, days of usage, and
+/// deregistered definitions that nothing names any more.
 async fn sweep_once(state: &State, now: Timestamp) -> Result<(), store::Error> {
     let answers: Vec<_> = state.model().idempotency.iter().cloned().collect();
     for group in answers.chunks(SWEPT_AT_ONCE) {
