@@ -1,10 +1,10 @@
 //! margay side by side with its peers, in one run, as ratios of medians.
 //!
 //! `cargo run --release -p margay-benches -- [start] [native] [exec] [serve] [files] [idle]
-//! [ingress] [rebuild] [cold] [neighbours] [audit] [size]` (all without a word) prints Markdown
-//! tables. A peer that is not installed is named and left out; nothing is downloaded. Needs `wrk`
-//! for `serve`, `files`, `ingress` and `audit`. Rounds alternate A B A B, so that a machine that
-//! slows down slows both.
+//! [ingress] [rebuild] [cold] [neighbours] [audit] [registry] [size]` (all without a word) prints
+//! Markdown tables. A peer that is not installed is named and left out; nothing is downloaded.
+//! Needs `wrk` for `serve`, `files`, `ingress` and `audit`, `curl` for `audit` and `registry`. Rounds
+//! alternate A B A B, so that a machine that slows down slows both.
 
 mod machine; // which machine this was, and what is installed on it
 mod measure; // medians, paired rounds, tables
@@ -24,15 +24,16 @@ mod rebuild; // a build that has nothing to do
 mod cold; // the first request after idle
 mod neighbours; // a tenant beside one that takes what it can
 mod audit; // a record, and its part of a request
+mod registry; // bytes and records, beside zot and distribution
 mod size; // what the binary is made of
 
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
 type Bench = fn(&platform::Margay) -> Result<()>;
 
-const BENCHES: [(&str, Bench); 12] = [
+const BENCHES: [(&str, Bench); 13] = [
     ("start", start::run),
     ("native", native::run),
     ("exec", native::exec),
@@ -44,6 +45,7 @@ const BENCHES: [(&str, Bench); 12] = [
     ("cold", cold::run),
     ("neighbours", neighbours::run),
     ("audit", audit::run),
+    ("registry", registry::run),
     ("size", size::run),
 ];
 
@@ -53,6 +55,11 @@ fn main() -> Result<()> {
         && word == "plain-hyper"
     {
         return plain::serve(port.parse()?, socket.first().map(Path::new));
+    }
+    let (options, args): (Vec<_>, Vec<_>) = args.into_iter().partition(|arg| arg.starts_with("--"));
+    if !options.is_empty() {
+        ensure!(args == ["registry"], "`{}` belongs to `registry` alone", options[0]);
+        registry::Options::parse(&options)?;
     }
     if let Some(unknown) = args.iter().find(|arg| BENCHES.iter().all(|(name, _)| name != arg)) {
         let names = BENCHES.map(|(name, _)| name).join(", ");
