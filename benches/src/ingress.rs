@@ -2,6 +2,7 @@
 //! proxies have core 0; what drives them and what they lead to have core 1.
 
 use std::{
+    cell::RefCell,
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
     os::unix::fs::PermissionsExt,
@@ -14,6 +15,7 @@ use anyhow::{Context, Result, ensure};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpSocket,
+    time::timeout,
 };
 
 use crate::{
@@ -31,8 +33,13 @@ const HOST: &str = "bench.localhost";
 /// In a row on one connection, for a time that has no queue in it.
 const REQUESTS: usize = 5_000;
 const KEPT: usize = 10_000;
-/// Of one address, of which the ingress takes 2,500.
-const KEPT_OF_AN_ADDRESS: usize = 2_000;
+/// Of one address, of which the ingress takes 2,500, and less with few descriptors.
+const KEPT_OF_AN_ADDRESS: usize = 500;
+/// What `prlimit` gives this process and all below it, where it may: with fewer descriptors than it
+/// wants, the ingress takes fewer connections.
+const DESCRIPTORS: &str = "--nofile=65536:65536";
+/// For the answer on one of them. One that has none in this time is more than the proxy takes.
+const KEPT_ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// A proxy that runs, and where.
 struct Proxy {
@@ -53,7 +60,7 @@ struct Stand {
 pub fn run(margay: &Margay) -> Result<()> {
     let Some(wrk) = machine::peer("wrk", "apt-get install wrk") else { return Ok(()) };
     let Some(nginx) = machine::peer("nginx", "apt-get install nginx-light") else { return Ok(()) };
-    net::Descriptors::raise();
+    raise_descriptors();
     let stand = Stand::set_up(margay)?;
     let proxies = [stand.ingress(margay, None)?, stand.nginx(&nginx, None)?];
     for proxy in &proxies {
@@ -72,24 +79,42 @@ pub fn run(margay: &Margay) -> Result<()> {
 
 fn rates(wrk: &Path, proxies: &[Proxy; 2]) -> Result<()> {
     let host = format!("Host: {HOST}");
-    let contenders = proxies.iter().map(|proxy| {
+    let spent = proxies.each_ref().map(|_| RefCell::<measure::Samples>::default());
+    let contenders = proxies.iter().zip(&spent).map(|(proxy, spent)| {
         let url = format!("http://127.0.0.1:{}/whoami", proxy.port);
         let host = host.clone();
         Contender::new(proxy.name, move || {
-            Ok(load::wrk_with(wrk, &url, CONNECTIONS, ROUND, &["-H", &host])?.rate)
+            let before = proxy.server.cpu_time();
+            let load = load::wrk_with(wrk, &url, CONNECTIONS, ROUND, &["-H", &host])?;
+            let time = proxy.server.cpu_time().saturating_sub(before);
+            spent.borrow_mut().push(time.as_secs_f64() * 1e6 / load.answers);
+            Ok(load.rate)
         })
     });
     let results = measure::in_turn(ROUNDS, contenders.collect())?;
     let nginx = results[1].1.median();
     let rows: Vec<_> = results
         .iter()
-        .map(|(name, rates)| {
-            [name.clone(), rates.show("req/s"), format!("{:.2}", rates.median() / nginx)]
+        .zip(&spent)
+        .map(|((name, rates), spent)| {
+            let ratio = format!("{:.2}", rates.median() / nginx);
+            [name.clone(), rates.show("req/s"), ratio, spent.borrow().show("us")]
         })
         .collect();
-    measure::table(["64 connections, 1 core", "median (min to max)", "/ nginx"], &rows);
+    let head =
+        ["64 connections, 1 core", "median (min to max)", "/ nginx", "processor time of each"];
+    measure::table(head, &rows);
     println!();
     Ok(())
+}
+
+fn raise_descriptors() {
+    let own = std::process::id().to_string();
+    let raised = Command::new("prlimit").args(["--pid", &own, DESCRIPTORS]).output();
+    if !raised.is_ok_and(|output| output.status.success()) {
+        println!("The limit of open files cannot be raised (`ulimit -Hn`).\n");
+    }
+    net::Descriptors::raise();
 }
 
 /// The median of many requests in a row, in microseconds.
@@ -145,35 +170,49 @@ fn times(direct: u16, proxies: &[Proxy; 2]) -> Result<()> {
 /// What both keep for connections that have had one answer.
 fn kept(proxies: &[Proxy; 2]) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut rows = Vec::new();
+    let (mut rows, mut most) = (Vec::new(), KEPT);
     for proxy in proxies {
         let before = resident(proxy.server.id());
-        let held = runtime.block_on(keep(proxy.port))?;
+        let held = runtime.block_on(keep(proxy.port, most))?;
         let after = resident(proxy.server.id());
+        most = held.len();
         let megabytes = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
-        rows.push([proxy.name.to_owned(), megabytes(before), megabytes(after)]);
+        let each = after.saturating_sub(before) as f64 / 1e3 / held.len() as f64;
+        let count = held.len().to_string();
+        let each = format!("{each:.1} KB");
+        rows.push([proxy.name.to_owned(), count, megabytes(before), megabytes(after), each]);
         drop(held);
     }
-    measure::table(["10,000 connections that are kept", "resident before", "with them"], &rows);
+    let head = ["keep-alive", "connections", "resident before", "with them", "each"];
+    measure::table(head, &rows);
     println!();
     Ok(())
 }
 
-async fn keep(port: u16) -> Result<Vec<tokio::net::TcpStream>> {
-    let request = format!("GET /whoami HTTP/1.1\r\nhost: {HOST}\r\n\r\n");
+/// As many connections as are answered, up to `most`.
+async fn keep(port: u16, most: usize) -> Result<Vec<tokio::net::TcpStream>> {
     let mut held = Vec::new();
-    for number in 0..KEPT {
-        let socket = TcpSocket::new_v4()?;
-        let address = u8::try_from(2 + number / KEPT_OF_AN_ADDRESS)?;
-        socket.bind(([127, 0, 0, address], 0).into())?;
-        let mut stream = socket.connect(([127, 0, 0, 1], port).into()).await?;
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = [0; 1024];
-        let read = stream.read(&mut answer).await?;
-        ensure!(answer[..read].starts_with(b"HTTP/1.1 200"), "connection {number} has no answer");
-        held.push(stream);
+    for number in 0..most {
+        match timeout(KEPT_ANSWER_TIME_MAX, keep_one(port, number)).await {
+            Ok(stream) => held.push(stream?),
+            Err(_) => break,
+        }
     }
+    ensure!(held.len() > 1, "port {port} keeps no connections");
     Ok(held)
+}
+
+async fn keep_one(port: u16, number: usize) -> Result<tokio::net::TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    let address = u8::try_from(2 + number / KEPT_OF_AN_ADDRESS)?;
+    socket.bind(([127, 0, 0, address], 0).into())?;
+    let mut stream = socket.connect(([127, 0, 0, 1], port).into()).await?;
+    let request = format!("GET /whoami HTTP/1.1\r\nhost: {HOST}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = [0; 1024];
+    let read = stream.read(&mut answer).await?;
+    ensure!(answer[..read].starts_with(b"HTTP/1.1 200"), "connection {number} has no answer");
+    Ok(stream)
 }
 
 fn resident(root: u32) -> u64 {

@@ -1,4 +1,6 @@
 use std::{
+    fs::Permissions,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -16,7 +18,7 @@ impl Margay {
     pub fn at_home() -> Result<Self> {
         let program = std::env::current_exe()?.with_file_name("margay");
         ensure!(program.is_file(), "`{}` is not there: cargo build --release", program.display());
-        Ok(Self { program, home: tempfile::tempdir()? })
+        Ok(Self { program, home: private()? })
     }
 
     pub fn home(&self) -> &Path {
@@ -30,7 +32,7 @@ impl Margay {
             return Ok(None);
         };
         ensure!(program.is_file(), "`{}` is not there: see MARGAY_BEFORE", program.display());
-        Ok(Some(Self { program, home: tempfile::tempdir()? }))
+        Ok(Some(Self { program, home: private()? }))
     }
 
     pub fn program(&self) -> &Path {
@@ -67,6 +69,11 @@ impl Margay {
         let folder = samples().join(sample);
         self.run(["build", "-t", sample, folder.to_str().context("a path in UTF-8")?]).map(drop)
     }
+}
+
+/// A folder for a home: margay refuses one with files in it that others may read.
+fn private() -> std::io::Result<tempfile::TempDir> {
+    tempfile::Builder::new().permissions(Permissions::from_mode(0o700)).tempdir()
 }
 
 /// The samples of this checkout.
