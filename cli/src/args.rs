@@ -10,7 +10,11 @@ use clap::{
     builder::{OsStringValueParser, TypedValueParser as _},
 };
 
-use crate::{failure::HOST_ERROR, home::Home, verbs};
+use crate::{
+    failure::{HOST_ERROR, USAGE_ERROR},
+    home::Home,
+    verbs,
+};
 
 /// Run apps that reach nothing except what they were granted
 #[derive(Debug, Parser)]
@@ -67,6 +71,7 @@ pub enum Verb {
     Tag(verbs::tag::Args),
     Rmi(verbs::rmi::Args),
     Prune(verbs::prune::Args),
+    Diff(verbs::diff::Args),
     #[command(visible_alias = "load")]
     Import(verbs::import::Args),
     Save(verbs::save::Args),
@@ -191,6 +196,8 @@ impl Verb {
                 | groups::Container::Create(_)
                 | groups::Container::Exec(_),
             ) => HOST_ERROR,
+            // As diff(1): 1 says that they differ.
+            Self::Diff(args) if args.exit_code => USAGE_ERROR,
             _ => 1,
         }
     }
@@ -203,6 +210,7 @@ impl Verb {
             Self::Tag(args) => args.run(home)?,
             Self::Rmi(args) => args.run(home)?,
             Self::Prune(args) => args.run(home)?,
+            Self::Diff(args) => return args.run(home),
             Self::Import(args) => args.run(home)?,
             Self::Save(args) => args.run(home)?,
             Self::Login(args) => args.run(home)?,
@@ -232,13 +240,9 @@ impl Verb {
             Self::History(args) => args.run(home)?,
             Self::Events(args) => args.run(home)?,
             Self::Info(args) => args.run(home)?,
-            Self::System(groups::System::Df(args)) => args.run(home)?,
-            Self::System(groups::System::Prune(args)) => args.run(home)?,
-            Self::System(group) => return group.flat().run(home),
-            Self::Image(groups::Image::Prune(args)) => args.run(home)?,
-            Self::Image(group) => return group.flat().run(home),
-            Self::Container(groups::Container::Prune(args)) => args.run(home)?,
-            Self::Container(group) => return group.flat().run(home),
+            Self::System(group) => return group.run(home),
+            Self::Image(group) => return group.run(home),
+            Self::Container(group) => return group.run(home),
             Self::Up(args) => return args.run(home),
             Self::Down(args) => args.run(home)?,
             Self::Demo(args) => args.run(home)?,

@@ -33,11 +33,13 @@ mod wasm; // what a program imports, exports, and therefore is
 mod sections; // a core module taken apart, to change a part of it
 mod plan; // manifest and config of every format, as one plan
 mod program; // which file runs, and whether it is Wasm or native
+mod contents; // the files of an image: all of them by name, and the bytes of some
 
 mod error;
 
 pub use archive::{ArchiveWriter, Attributes, write_header};
 pub use budget::Budget;
+pub use contents::{Layers, ProgramFacts, ProgramKind};
 pub use error::Error;
 pub use index::{DirEntry, FileIndex, FileNode, LookupError, Node, NodeId};
 pub use kind::Kind;

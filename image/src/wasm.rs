@@ -1,3 +1,4 @@
+use serde::{Deserialize, Serialize};
 use wasmparser::{Encoding, Parser, Payload, ValidPayload, Validator, WasmFeatures};
 
 use crate::{
@@ -23,7 +24,8 @@ pub struct WasmFacts {
 }
 
 /// What a program can be run as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum World {
     /// It answers HTTP requests.
     Http,
@@ -34,13 +36,16 @@ pub enum World {
 }
 
 /// A generation of WASI.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Wasi {
     /// 0.1, `wasi_snapshot_preview1`: core modules.
+    #[serde(rename = "0.1")]
     P1,
     /// 0.2: components.
+    #[serde(rename = "0.2")]
     P2,
     /// 0.3: components with async.
+    #[serde(rename = "0.3")]
     P3,
 }
 

@@ -23,6 +23,8 @@ use crate::{
     },
 };
 
+mod images; // what is in images
+mod webhooks; // which changes are told to which URLs
 mod policies; // organisations, teams and policies
 
 /// Manages users, repositories and what they have, in a registry.

@@ -3,7 +3,8 @@
 //!
 //! Enter at [`Server`] to serve images, at [`Client`] to move them, at [`Admin`] to manage users
 //! and visibility, at [`Tokens`] to give a process of the platform access for some minutes. All of
-//! them speak in [`spec::Digest`]; none looks inside a layer.
+//! them speak in [`spec::Digest`]. The server looks inside a layer for one reason: to say what the
+//! program of an image imports, exports and wants.
 //!
 //! A blob is a file named by its digest; everything else (users, repositories, tags, which
 //! repository has which blob) is in one [`store`]. Nothing is acknowledged before it is durable:
@@ -43,11 +44,13 @@ pub use client::{
 pub use error::{Error, ManifestFault, ProtocolFault};
 pub use limits::Limits;
 pub use protocol::{
-    Collected, DamagedBlob, Existing, Expired, Fault, Immutable, ImmutableInfo, ManifestInfo,
-    OrganisationInfo, PolicyCheck, PolicyInfo, QuotaInfo, RateLimits, Repositories, RepositoryInfo,
-    RepositoryPattern, Retained, Retention, RetentionChange, RetentionInfo, RetentionRule,
-    RobotCredential, RobotInfo, Role, Scrubbed, Subject, Switch, TagInfo, TeamChange, TeamInfo,
-    TeamName, UploadInfo, Visibility,
+    Collected, DamagedBlob, Delivery, DeliveryOutcome, EventKind, Existing, Expired, Fault,
+    FoundImage, FoundImages, ImageContents, ImageEntry, ImageInfo, ImageSearch, Immutable,
+    ImmutableInfo, ManifestInfo, NewWebhook, OrganisationInfo, PolicyCheck, PolicyInfo, QuotaInfo,
+    RateLimits, Repositories, RepositoryInfo, RepositoryPattern, Retained, Retention,
+    RetentionChange, RetentionInfo, RetentionRule, RobotCredential, RobotInfo, Role, Scrubbed,
+    Subject, Switch, TagInfo, TeamChange, TeamInfo, TeamName, UploadInfo, Visibility, WebhookInfo,
+    WebhookName, WebhookSecret,
 };
 pub use quota::{Exceeded, Quota, QuotaChange, QuotaResource};
 pub use repository::{Action, Repository};

@@ -193,6 +193,24 @@ pub(crate) const PUT_TRIES_MAX: usize = 64;
 /// Bytes that a scrub reads at once, and how often it is asked whether one is due.
 pub(crate) const SCRUB_CHUNK_BYTES: u64 = 1 << 20;
 pub(crate) const SCRUB_CHECK_INTERVAL: Duration = Duration::from_secs(600);
+/// Pushed manifests that wait to be read, some 100 bytes each. Those beyond are found by a pass.
+pub(crate) const SURVEY_QUEUE: usize = 4096;
+/// When a registry that starts looks for what was pushed and not read: after it has begun to serve.
+pub(crate) const SURVEY_DELAY: Duration = Duration::from_secs(2);
+/// How often it is noted until when all that was pushed has been read, and how long before that the
+/// record of a push may be there while the push is not in the queue.
+pub(crate) const SURVEY_NOTED_EVERY: Duration = Duration::from_secs(60);
+pub(crate) const SURVEY_SKEW: Duration = Duration::from_secs(60);
+/// What reading one Wasm image may cost, for it holds up others: the largest with an interpreter in
+/// it have some 100 MB in 20,000 files, and take half a second.
+pub(crate) const SURVEY_TIME_MAX: Duration = Duration::from_secs(5);
+pub(crate) const SURVEY_LAYER_BYTES_MAX: u64 = 1 << 30;
+pub(crate) const SURVEY_LAYER_ENTRIES_MAX: u64 = 200_000;
+/// A program is in memory while it is read. Those of Python have 40 MB.
+pub(crate) const SURVEY_PROGRAM_BYTES_MAX: u64 = 64 << 20;
+/// What is kept of an image, in memory: thirty imports of a component have a kilobyte.
+pub(crate) const SURVEY_RECORD_BYTES_MAX: usize = 16 << 10;
+pub(crate) const SURVEY_LABELS_MAX: usize = 64;
 /// Keys of one page of a scan: some hundred kilobytes.
 pub(crate) const SCAN_PAGE: usize = 1000;
 /// Repositories share this many locks: enough that two pushes rarely meet.
@@ -239,6 +257,31 @@ pub(crate) const RETENTION_RULES_MAX: usize = 32;
 pub(crate) const EXPIRED_LISTED_MAX: usize = 10_000;
 /// The longest grace time that the administrator can ask for.
 pub(crate) const GRACE_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+/// Webhooks of one account, each of which may take an event of a transaction, and of all.
+pub(crate) const WEBHOOKS_OF_ACCOUNT_MAX: usize = 20;
+pub(crate) const WEBHOOKS_MAX: usize = 1000;
+pub(crate) const WEBHOOK_URL_CHARS_MAX: usize = 2048;
+/// Events that wait for one webhook, half a kilobyte each, in memory as well. Later ones are not
+/// kept, and counted.
+pub(crate) const OUTBOX_EVENTS_MAX: u64 = 1000;
+/// Tries of one webhook that are listed.
+pub(crate) const DELIVERIES_KEPT: usize = 20;
+/// Webhooks that are delivered to at once: slow receivers keep few others waiting.
+pub(crate) const DELIVERIES_AT_ONCE: usize = 16;
+/// Events that one webhook gets before the next has its turn.
+pub(crate) const DELIVERIES_IN_A_ROW: usize = 100;
+/// How long a receiver may take to answer: it has to take an event, and can work afterwards.
+pub(crate) const DELIVERY_TIME_MAX: Duration = Duration::from_secs(10);
+/// The pause after a try that has failed; each following one is twice as long, up to a limit.
+pub(crate) const DELIVERY_PAUSE_MIN: Duration = Duration::from_secs(1);
+pub(crate) const DELIVERY_PAUSE_MAX: Duration = Duration::from_secs(600);
+/// How long an event is tried: a receiver that is down over night gets it.
+pub(crate) const EVENT_KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
+/// Searches at once: each keeps a core busy while it looks.
+pub(crate) const SEARCHES_MAX: usize = 2;
+/// Images that a search finds, and manifests that it looks at: some tenths of a second.
+pub(crate) const FOUND_IMAGES_MAX: usize = 200;
+pub(crate) const SEARCHED_MANIFESTS_MAX: usize = 200_000;
 /// Tags or manifests in one page of an answer to the administrator: some hundred kilobytes.
 pub(crate) const ADMIN_PAGE_MAX: usize = 1000;
 /// Tags that are listed with one manifest: a line of a terminal or two.

@@ -1,9 +1,11 @@
 //! Docker's groups of verbs: `margay image ls` is `margay images`, said in another way.
 
+use std::process::ExitCode;
+
 use clap::Subcommand;
 
 use super::Verb;
-use crate::verbs;
+use crate::{home::Home, verbs};
 
 /// Work with images; the same verbs as without `image`
 #[derive(Debug, Subcommand)]
@@ -60,8 +62,15 @@ pub enum System {
 }
 
 impl Image {
+    pub fn run(self, home: &Home) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Prune(args) => args.run(home).map(|()| ExitCode::SUCCESS),
+            verb => verb.flat().run(home),
+        }
+    }
+
     /// What it is without the group, or the function of its own.
-    pub fn flat(self) -> Verb {
+    fn flat(self) -> Verb {
         match self {
             Self::Build(args) => Verb::Build(args),
             Self::History(args) => Verb::History(args),
@@ -79,7 +88,14 @@ impl Image {
 }
 
 impl Container {
-    pub fn flat(self) -> Verb {
+    pub fn run(self, home: &Home) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Prune(args) => args.run(home).map(|()| ExitCode::SUCCESS),
+            verb => verb.flat().run(home),
+        }
+    }
+
+    fn flat(self) -> Verb {
         match self {
             Self::Attach(args) => Verb::Attach(args),
             Self::Cp(args) => Verb::Cp(args),
@@ -105,7 +121,15 @@ impl Container {
 }
 
 impl System {
-    pub fn flat(self) -> Verb {
+    pub fn run(self, home: &Home) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Df(args) => args.run(home).map(|()| ExitCode::SUCCESS),
+            Self::Prune(args) => args.run(home).map(|()| ExitCode::SUCCESS),
+            verb => verb.flat().run(home),
+        }
+    }
+
+    fn flat(self) -> Verb {
         match self {
             Self::Df(args) => Verb::System(Self::Df(args)),
             Self::Events(args) => Verb::Events(args),

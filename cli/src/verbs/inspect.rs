@@ -1,4 +1,5 @@
 use clap::ValueEnum;
+use image::ProgramFacts;
 use node::tasks::{self, TaskFolder};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -11,8 +12,7 @@ use crate::{
     images::{self, Fetch, SelectedImage},
     listing::{Lines, Single},
     output::json,
-    program::{self, Program},
-    remote,
+    program, remote,
     serve::block_on,
     transfer::Remote,
     views::{self, summary::Summary},
@@ -84,7 +84,7 @@ struct ImageView {
     wants: Vec<Want>,
     args: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    program: Option<Program>,
+    program: Option<ProgramFacts>,
     layers: Vec<Layer>,
     size: u64,
     config: ImageConfig,

@@ -2,6 +2,7 @@
 
 pub mod init;
 pub mod build;
+pub mod diff;
 pub mod dev;
 pub mod images;
 pub mod import;

@@ -1,12 +1,14 @@
 mod accounts; // users, organisations and robot accounts
 mod backups; // everything in a folder, and back
 mod contents; // tags and manifests
+mod images; // what images are, and which have something
 mod policies; // teams, and what they may do
 mod quotas; // what accounts may have, and open uploads
 mod rates; // how many requests clients may send
 mod remote; // which registry a verb is about
 mod retention; // which tags and manifests stay
 mod rules; // switches and immutable tags
+mod webhooks; // which changes are told to which URLs
 mod space; // what collection and its like have done, in words
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
@@ -89,6 +91,11 @@ enum Verb {
     Operator(remote::Operator),
     /// Limit the requests of clients; or say how they are limited
     RateLimit(rates::RateLimit),
+    /// Manage webhooks: which changes are told to which URLs
+    #[command(subcommand)]
+    Webhook(webhooks::Webhook),
+    Inspect(images::Inspect),
+    Search(images::Search),
     /// List and remove tags
     #[command(subcommand)]
     Tag(contents::Tag),
@@ -293,7 +300,7 @@ impl Args {
             home: home.path(),
             owns: Some(&data_dir),
             reads: &[],
-            network: Network::None,
+            network: Network::Connects,
         })?;
         serve::until_shutdown(|stop| async move {
             let server = Server::open(config).await?;
@@ -359,6 +366,9 @@ impl Verb {
             }
             Self::Operator(verb) => return verb.run(&admin),
             Self::RateLimit(verb) => verb.run(&admin)?,
+            Self::Webhook(verb) => verb.run(&admin)?,
+            Self::Inspect(args) => args.run(&admin)?,
+            Self::Search(args) => args.run(&admin)?,
             Self::Tag(verb) => verb.run(&admin)?,
             Self::ReadOnly { wanted } => rules::switch(&admin, Switch::ReadOnly, wanted)?,
             Self::Sparse { wanted } => rules::switch(&admin, Switch::Sparse, wanted)?,

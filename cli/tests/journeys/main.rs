@@ -20,6 +20,8 @@ mod certificates; // in files that are renewed
 mod proxies; // in front of registry and ingress
 mod registry; // login, push, pull
 mod registry_admin; // what its operator does
+mod registry_images; // what images are, there and beside each other
+mod registry_webhooks; // what is told of them
 mod registry_remote; // what operators and users do from another machine
 mod audit; // what was done on a platform
 mod credentials; // control plane and registry: made, used, rotated, removed

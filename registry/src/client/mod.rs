@@ -11,6 +11,7 @@ mod repository; // manifests and tags of one repository
 mod graph; // the manifests and blobs of one reference
 mod retry; // how often, and how soon
 mod transfer; // where blobs come from and go to
+mod outward; // requests of a server to URLs that its clients name
 mod pull;
 mod push;
 
@@ -21,6 +22,7 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use spec::{Descriptor, NodeId, Reference};
 
+pub(crate) use outward::Outward;
 pub use {
     graph::Resolved,
     options::{Auth, ClientOptions, Reach},

@@ -6,10 +6,13 @@ mod message; // JSON bodies
 mod snapshot; // a copy of everything at one moment
 mod retention; // which tags and manifests stay
 mod policy; // organisations, teams, and what policies allow
+mod images; // what is in images, and which are looked for
+mod webhook; // which changes are told to which URLs
 mod rates; // how many requests clients may send
 mod query; // percent-encoded parameters
 mod range; // which bytes of a blob or an upload
 
+pub use images::{FoundImage, FoundImages, ImageContents, ImageEntry, ImageInfo, ImageSearch};
 pub use message::{
     Collected, DamagedBlob, Existing, Fault, Immutable, ImmutableInfo, ManifestInfo, QuotaInfo,
     Repositories, RepositoryInfo, RobotCredential, RobotInfo, Scrubbed, Switch, TagInfo,
@@ -21,6 +24,9 @@ pub use policy::{
 };
 pub use rates::RateLimits;
 pub use retention::{Expired, Retained, Retention, RetentionChange, RetentionInfo, RetentionRule};
+pub use webhook::{
+    Delivery, DeliveryOutcome, EventKind, NewWebhook, WebhookInfo, WebhookName, WebhookSecret,
+};
 pub(crate) use {
     manifest::{DeclaredMediaType, is_foreign_layer},
     message::{
@@ -30,4 +36,5 @@ pub(crate) use {
     query::{Query, encode_query},
     range::{BlobRange, ChunkRange, UploadRange},
     snapshot::{RecordLine, SNAPSHOTS, SnapshotInfo, named_by},
+    webhook::{CloudEvent, EventData, TESTED},
 };

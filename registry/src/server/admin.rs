@@ -15,6 +15,7 @@ use super::{
     collect::{CollectOptions, CollectorHandle},
     contents,
     error::{ApiError, ErrorCode},
+    images::ImageEndpoints,
     observed::Observer,
     policies, quotas,
     remote::Administrator,
@@ -24,6 +25,7 @@ use super::{
     robots, rules,
     scrub::ScrubberHandle,
     snapshot,
+    webhooks::WebhookEndpoints,
 };
 use crate::{
     Error, Repository,
@@ -57,6 +59,8 @@ pub(super) struct AdminApi {
     pub scrubber: ScrubberHandle,
     pub scrub_bytes_per_second: u64,
     pub passwords: Arc<Passwords>,
+    pub webhooks: WebhookEndpoints,
+    pub images: ImageEndpoints,
     pub data_dir: PathBuf,
     pub idle_time_max: Duration,
 }
@@ -144,6 +148,14 @@ impl AdminApi {
         }
         if let Some(name) = path.strip_prefix("/admin/manifests/") {
             return contents::manifests(&self.storage, method, name, query).await;
+        }
+        if let Some(rest) = path.strip_prefix("/admin/webhooks") {
+            let name = rest.strip_prefix('/').unwrap_or_default();
+            return self.webhooks.answer(administrator, method, name, body).await;
+        }
+        if let Some(rest) = path.strip_prefix("/admin/images") {
+            let name = rest.strip_prefix('/').unwrap_or_default();
+            return self.images.answer(administrator, method, name, query).await;
         }
         self.answer_whole(administrator, method, path, query).await
     }
@@ -318,6 +330,7 @@ impl AdminApi {
             Repositories::Keep | Repositories::Delete => None,
         };
         self.storage.metadata.remove_rules(name, heir).await?;
+        self.storage.metadata.forget_webhooks(name).await?;
         self.storage.metadata.forget_account(name, heir).await?;
         self.storage.metadata.remove_user(name).await?;
         self.storage.metadata.remove_organisation(name).await?;

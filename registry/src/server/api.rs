@@ -26,6 +26,7 @@ use super::{
     request_body::RequestBody,
     response::{Response, UntilBody, empty, full, json},
     route::{Endpoint, Route},
+    survey::Surveyor,
     token::TokenEndpoint,
     uploads::UploadEndpoints,
 };
@@ -63,7 +64,7 @@ impl Api {
         audit: Arc<AuditLog>,
         storage: Storage,
         authenticator: Authenticator,
-        (admin, observer): (Arc<AdminApi>, Arc<Observer>),
+        (admin, observer, surveyor): (Arc<AdminApi>, Arc<Observer>, Surveyor),
         limits: &Limits,
     ) -> Self {
         let (metadata, rates) = (storage.metadata.clone(), Arc::<RequestRates>::default());
@@ -77,7 +78,7 @@ impl Api {
                 lifetime: limits.token_time,
             },
             blobs: BlobEndpoints { storage: storage.clone() },
-            manifests: ManifestEndpoints { storage: storage.clone() },
+            manifests: ManifestEndpoints { storage: storage.clone(), surveyor },
             uploads: UploadEndpoints {
                 storage: storage.clone(),
                 blob_bytes_max: limits.blob_bytes_max,

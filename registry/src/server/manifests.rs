@@ -12,6 +12,7 @@ use super::{
     response::{CONTENT_DIGEST, Response, empty, full, header_value, with_headers},
     route::Target,
     stored::{found_damaged, heal, manifest_bytes},
+    survey::Surveyor,
 };
 use crate::{
     Action, Error, Repository, blocking,
@@ -26,6 +27,7 @@ const TAG: HeaderName = HeaderName::from_static("oci-tag");
 /// Reading, adding and deleting manifests and indexes.
 pub(super) struct ManifestEndpoints {
     pub storage: Storage,
+    pub surveyor: Surveyor,
 }
 
 impl ManifestEndpoints {
@@ -134,6 +136,7 @@ impl ManifestEndpoints {
             .metadata
             .put_manifest(repository, &digest, &record, (&tags, request.rights), referrer.as_ref())
             .await?;
+        self.surveyor.pushed(repository, &digest);
         Ok(created(repository, &digest, subject.as_ref(), &tags))
     }
 

@@ -30,6 +30,10 @@ mod scrub; // reading everything again
 mod front; // TLS, plain HTTP and proxies, before a request is read
 mod rules; // switches and immutable tags
 mod quotas; // what accounts and repositories may have, and open uploads
+mod survey; // reading what is in an image
+mod images; // and saying it
+mod courier; // events on their way to webhooks
+mod webhooks; // created, listed, tried and removed
 mod contents; // tags, manifests and whole repositories, for the owner of the data folder
 mod snapshot; // a copy of everything at one moment
 mod retention; // what repositories retain
@@ -59,9 +63,10 @@ use crate::{
     storage::{Metadata, RepositoryLocks, Storage, Uploads},
 };
 use {
-    admin::AdminApi, api::Api, auth::Authenticator, collect::Collector, front::Front,
-    logins::Logins, observed::Observer, retain::Retainer, retention::RetentionEndpoints,
-    scrub::Scrubber,
+    admin::AdminApi, api::Api, auth::Authenticator, collect::Collector, courier::Courier,
+    front::Front, images::ImageEndpoints, logins::Logins, observed::Observer, retain::Retainer,
+    retention::RetentionEndpoints, scrub::Scrubber, survey::PushedImages, survey::Surveyor,
+    webhooks::WebhookEndpoints,
 };
 
 /// Where a registry stores its data, and how it behaves.
@@ -107,6 +112,8 @@ pub struct Server {
     collector: Collector,
     scrubber: Scrubber,
     retainer: Retainer,
+    pushed_images: PushedImages,
+    courier: Courier,
     front: Front,
     limits: Limits,
 }
@@ -136,6 +143,7 @@ impl Server {
         server.storage.metadata.load_policies().await?;
         server.storage.metadata.load_damaged().await?;
         server.storage.metadata.load_quotas().await?;
+        server.storage.metadata.load_webhooks().await?;
         server.storage.metadata.resume_transfers().await?;
         Ok(server)
     }
@@ -148,13 +156,7 @@ impl Server {
         let uploads = Arc::new(Uploads::open(blobs.clone())?);
         let passwords = Arc::new(Passwords::new(metadata.clone(), cost));
         let tokens = Tokens::open(&data_dir)?;
-        let path = data_dir.join("audit");
-        let audit = AuditLog::open(&path).map_err(|source| Error::File {
-            action: "open the audit log in",
-            path,
-            source,
-        })?;
-        let audit = Arc::new(audit);
+        let audit = Arc::new(open_audit_log(data_dir.join("audit"))?);
         let locks = RepositoryLocks::default();
         let unused = Arc::default();
         let storage = Storage {
@@ -167,6 +169,8 @@ impl Server {
         };
         let (collector, collecting) = Collector::new(storage.clone());
         let (scrubber, scrubbing) = Scrubber::new(storage.clone());
+        let (courier, postman) = Courier::new(metadata.clone());
+        let (surveyor, pushed_images) = Surveyor::new(storage.clone());
         let (retainer, retaining) = Retainer::new(storage.clone(), Arc::clone(&audit));
         let logins = Logins { passwords: Arc::clone(&passwords), metadata: metadata.clone() };
         let observer = Arc::new(Observer::new(&data_dir, metadata.clone()));
@@ -184,6 +188,8 @@ impl Server {
             scrub_bytes_per_second: limits.scrub_bytes_per_second,
             collect_grace: limits.collect_grace,
             passwords,
+            webhooks: WebhookEndpoints { metadata: metadata.clone(), postman },
+            images: ImageEndpoints::new(storage.clone(), surveyor.clone()),
             data_dir: data_dir.clone(),
             idle_time_max: limits.idle_time_max,
         });
@@ -194,13 +200,15 @@ impl Server {
                 audit,
                 storage.clone(),
                 Authenticator { tokens, metadata: metadata.clone(), logins, realm },
-                (admin_api, observer),
+                (admin_api, observer, surveyor),
                 &limits,
             )),
             storage,
             collector,
             scrubber,
             retainer,
+            pushed_images,
+            courier,
             front: Front {
                 acceptor: tls.map(Into::into),
                 plain_http,
@@ -230,6 +238,8 @@ impl Server {
             collector,
             scrubber,
             retainer,
+            pushed_images,
+            courier,
             front,
             limits,
         } = self;
@@ -254,6 +264,8 @@ impl Server {
             () = collector.run(limits.collect_interval, limits.collect_grace) => Ok(()),
             () = scrubber.run(limits.scrub_interval, limits.scrub_bytes_per_second) => Ok(()),
             () = retainer.run(limits.retain_interval, limits.retain_grace) => Ok(()),
+            () = pushed_images.run() => Ok(()),
+            () = courier.run() => Ok(()),
             () = keep_reserve(&storage.metadata) => Ok(()),
         };
         drop(listener);
@@ -263,6 +275,11 @@ impl Server {
         }
         ended
     }
+}
+
+fn open_audit_log(path: PathBuf) -> Result<AuditLog, Error> {
+    let opened = AuditLog::open(&path);
+    opened.map_err(|source| Error::File { action: "open the audit log in", path, source })
 }
 
 fn http_limits(limits: &Limits) -> HttpLimits {

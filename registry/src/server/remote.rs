@@ -42,12 +42,16 @@ pub(super) fn object_of(method: &Method, path: &str, query: &Query) -> Result<Ob
         repositories(query.get(name).ok_or_else(missing)?)
     };
     match (kind, rest) {
-        ("organisations" | "teams" | "policies" | "robots" | "repositories", "") if reads => {
+        ("organisations" | "teams" | "policies" | "robots" | "repositories" | "webhooks", "")
+            if reads =>
+        {
             Ok(Object::List)
         }
+        // What a client may read decides, for each image.
+        ("images", _) if reads => Ok(Object::List),
         ("policies", "") => named("repositories"),
         ("policies", "check") => named("repository"),
-        ("teams", name) => account(name.split('/').next().unwrap_or_default()),
+        ("teams" | "webhooks", name) => account(name.split('/').next().unwrap_or_default()),
         ("robots", login) => account(login.split('+').next().unwrap_or_default()),
         ("repositories", name) => match *method {
             Method::PUT => repositories(name.strip_suffix("/visibility").unwrap_or(name)),
@@ -117,6 +121,12 @@ mod tests {
             ),
             ("DELETE /admin/tags/ann/cats:v1", "Repositories(RepositoryPattern(\"ann/cats\"))"),
             ("GET /admin/manifests/ann/cats", "Repositories(RepositoryPattern(\"ann/cats\"))"),
+            ("GET /admin/webhooks", "List"),
+            ("PUT /admin/webhooks/acme/ci", "Account(Tenant(\"acme\"))"),
+            ("GET /admin/webhooks/acme/ci", "Account(Tenant(\"acme\"))"),
+            ("GET /admin/images/ann/cats:v1", "List"),
+            ("GET /admin/images", "List"),
+            ("PUT /admin/images/ann/cats:v1", "Registry"),
             ("PUT /admin/rules/read-only", "Registry"),
             (
                 "PUT /admin/rules/immutable/ann/cats",

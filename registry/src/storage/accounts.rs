@@ -20,8 +20,8 @@ use crate::{
 
 /// The families of keys that belong to a repository. Its own record moves and goes last, so that
 /// what was interrupted is found again.
-const REPOSITORY_KEYS: [&str; 6] =
-    ["blob/", "manifest/", "referrer/", "tagged/", "tag/", "repository/"];
+const REPOSITORY_KEYS: [&str; 7] =
+    ["blob/", "manifest/", "image/", "referrer/", "tagged/", "tag/", "repository/"];
 
 fn robot_key(user: &Tenant, robot: &CredentialName) -> String {
     format!("robot/{user}+{robot}")
@@ -221,6 +221,9 @@ impl Metadata {
             _ => Range::Prefix(format!("{family}{repository}:")),
         };
         self.take_keys(of_it, |_| None).await?;
+        if existed {
+            self.tell_deleted(repository).await?;
+        }
         Ok(existed)
     }
 

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     Action, Error, Repository,
     limits::{DELETED_PER_TRANSACTION, PUT_TRIES_MAX, SCAN_PAGE},
+    protocol::{EventData, EventKind},
     repository::Actions,
 };
 
@@ -211,7 +212,15 @@ impl Metadata {
         for _ in 0..PUT_TRIES_MAX {
             let (txn, more) =
                 self.putting(repository, digest, record, (tags, rights), referrer).await?;
+            let data = || EventData {
+                repository: repository.to_string(),
+                digest: Some(*digest),
+                media_type: Some(record.media_type.to_string()),
+                tags: tags.to_vec(),
+            };
+            let txn = self.telling(txn, repository, EventKind::ImagePushed, data);
             if self.commit_more(repository, more, txn, "add a manifest").await? {
+                self.webhooks.changed.notify_one();
                 return Ok(());
             }
         }

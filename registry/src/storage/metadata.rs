@@ -13,6 +13,7 @@ use super::{
     reserve::Reserve,
     rules::Rules,
     usage::{AccountUsage, Counts, Usage, account_of},
+    webhook_table::Webhooks,
 };
 use crate::{Error, Repository, limits::SCAN_PAGE};
 
@@ -51,6 +52,11 @@ pub(super) const TAG_VERSION: u8 = 2;
 /// blob/NAME:DIGEST                    membership: decides about access, never the digest alone
 /// manifest/NAME:DIGEST                media type, size, subject, links, when it was pushed and
 ///                                     pulled; the bytes are a blob
+/// image/NAME:DIGEST                   what was read in the bytes of an image
+/// webhook/ACCOUNT/NAME                its URL and secret, and which events it is told
+/// outbox/ACCOUNT/NAME:TIME-ID          an event that waits for its delivery
+/// deliveries/ACCOUNT/NAME             the last tries
+/// surveyed                            until when manifests were pushed that have been read
 /// tag/NAME:TAG                        digest, when it was set
 /// tagged/NAME:START:TAG               that a manifest whose digest starts so has, or had, the tag
 /// referrer/NAME:SUBJECT:DIGEST        descriptor of a manifest whose subject is SUBJECT
@@ -68,6 +74,7 @@ pub(crate) struct Metadata {
     pub(super) damaged: Arc<Damaged>,
     pub rules: Arc<Rules>,
     pub(super) policies: Arc<Policies>,
+    pub webhooks: Arc<Webhooks>,
 }
 
 /// One page of a list, in the order of the keys.
@@ -97,6 +104,7 @@ impl Metadata {
             damaged: Arc::default(),
             rules: Arc::default(),
             policies: Arc::default(),
+            webhooks: Arc::default(),
         }
     }
 

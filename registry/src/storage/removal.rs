@@ -5,6 +5,7 @@ use store::{Compare, Query, Txn};
 
 use super::{
     contents::{entry_key, manifest_key, referrer_key, tag_key},
+    images::image_key,
     metadata::{Metadata, decode_tag},
     records::ManifestRecord,
     usage::Counts,
@@ -12,6 +13,7 @@ use super::{
 use crate::{
     Error, Repository,
     limits::{DELETED_PER_TRANSACTION, PUT_TRIES_MAX},
+    protocol::{EventData, EventKind},
 };
 
 impl Metadata {
@@ -43,15 +45,23 @@ impl Metadata {
         less: Counts,
     ) -> Result<bool, Error> {
         let (key, action) = (manifest_key(repository, digest), "delete a manifest");
-        let mut delete = untagging.delete(&*key);
+        let mut delete = untagging.delete(&*key).delete(image_key(repository, digest));
         if let Some(subject) = &record.subject {
             delete = delete.delete(referrer_key(repository, subject, digest));
         }
+        let data = || EventData {
+            repository: repository.to_string(),
+            digest: Some(*digest),
+            media_type: Some(record.media_type.to_string()),
+            tags: Vec::new(),
+        };
+        delete = self.telling(delete, repository, EventKind::ImageDeleted, data);
         // A collection may note what it names meanwhile, and others that it was pulled.
         for _ in 0..PUT_TRIES_MAX {
             let rev = self.mod_rev(&key).await?;
             let txn = delete.clone().when(Compare::ModRev(key.clone(), rev));
             if rev == 0 || self.commit_less(repository, less, txn, action).await? {
+                self.webhooks.changed.notify_one();
                 return Ok(rev != 0);
             }
         }
@@ -66,7 +76,8 @@ impl Metadata {
         digest: &Digest,
     ) -> Result<(Txn, Counts, bool), Error> {
         let (mut txn, mut less) = (Txn::new(), Counts::default());
-        let limit = DELETED_PER_TRANSACTION / 2;
+        // Two keys of each, and space for the manifest and its events.
+        let limit = DELETED_PER_TRANSACTION / 3;
         let tags = self.entries(repository, digest, limit).await?;
         let more = tags.len() == limit;
         for tag in tags {
@@ -88,7 +99,15 @@ impl Metadata {
         let txn = Txn::new().when(Compare::ModRev(key.clone(), kv.mod_rev));
         // A transaction that lost against a concurrent change leaves that change in place.
         let less = Counts { tags: 1, ..Counts::default() };
+        let data = || EventData {
+            repository: repository.to_string(),
+            tags: vec![tag.to_owned()],
+            ..EventData::default()
+        };
         let txn = txn.delete(key).delete(entry);
-        self.commit_less(repository, less, txn, "delete a tag").await
+        let txn = self.telling(txn, repository, EventKind::TagDeleted, data);
+        let removed = self.commit_less(repository, less, txn, "delete a tag").await?;
+        self.webhooks.changed.notify_one();
+        Ok(removed)
     }
 }

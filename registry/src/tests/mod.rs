@@ -13,6 +13,8 @@ mod crash; // after kill -9
 mod killed; // within retention, backup and restore
 mod disk; // a full disk
 mod deletion; // of everything, also on a full disk
+mod images; // what is read in images that were pushed
+mod webhooks; // what they are told, and what they may not be
 mod quotas; // of accounts and repositories, and open uploads
 mod damage; // what a disk has lost or changed
 mod backup; // everything in a folder, and back

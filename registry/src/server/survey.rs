@@ -1,0 +1,274 @@
+//! Reading what is in an image that was pushed: its config, and the program of a Wasm image.
+//!
+//! A push does not wait for it. What a full queue or a crash has left out is made up for by a pass
+//! over the manifests that were pushed since, and by the first request that asks for the image.
+
+use std::{
+    io::{self, Read},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Instant, SystemTime},
+};
+
+use blobs::BlobStore;
+use image::{Budget, Kind, Layers, Plan};
+use spec::{Descriptor, Digest, Timestamp};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::{MissedTickBehavior, interval_at, sleep},
+};
+
+use super::stored::manifest_bytes;
+use crate::{
+    Error, Repository, blocking,
+    limits::{
+        COLLECT_BATCH, COLLECT_PAUSE, LIST_PAGE_MAX, MANIFEST_BYTES_MAX, SURVEY_DELAY,
+        SURVEY_LABELS_MAX, SURVEY_LAYER_BYTES_MAX, SURVEY_LAYER_ENTRIES_MAX, SURVEY_NOTED_EVERY,
+        SURVEY_PROGRAM_BYTES_MAX, SURVEY_QUEUE, SURVEY_RECORD_BYTES_MAX, SURVEY_SKEW,
+        SURVEY_TIME_MAX,
+    },
+    protocol::ImageContents,
+    storage::{ManifestRecord, Storage},
+};
+
+/// Reads images, one at a time.
+#[derive(Clone)]
+pub(super) struct Surveyor {
+    storage: Storage,
+    one: Arc<Semaphore>,
+    pushed: mpsc::Sender<(Repository, Digest)>,
+    /// Whether there are pushes that did not get into the queue.
+    is_behind: Arc<AtomicBool>,
+}
+
+/// Pushed manifests on their way to be read.
+pub(super) struct PushedImages {
+    surveyor: Surveyor,
+    pushed: mpsc::Receiver<(Repository, Digest)>,
+}
+
+impl Surveyor {
+    pub fn new(storage: Storage) -> (Self, PushedImages) {
+        let (send, pushed) = mpsc::channel(SURVEY_QUEUE);
+        let one = Arc::new(Semaphore::new(1));
+        let surveyor = Self { storage, one, pushed: send, is_behind: Arc::default() };
+        (surveyor.clone(), PushedImages { surveyor, pushed })
+    }
+
+    /// A manifest was pushed.
+    pub fn pushed(&self, repository: &Repository, digest: &Digest) {
+        if self.pushed.try_send((repository.clone(), *digest)).is_err() {
+            self.is_behind.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// What is in an image of a repository, as it was noted, or read now. `None` for what is no
+    /// image.
+    pub async fn contents(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        record: &ManifestRecord,
+    ) -> Result<Option<ImageContents>, Error> {
+        match self.storage.metadata.image(repository, digest).await? {
+            Some(contents) => Ok(Some(contents)),
+            None => self.read(repository, digest, record).await,
+        }
+    }
+
+    async fn read(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        record: &ManifestRecord,
+    ) -> Result<Option<ImageContents>, Error> {
+        if record.media_type.is_index() || self.storage.metadata.is_damaged(digest) {
+            return Ok(None);
+        }
+        let manifest = manifest_bytes(&self.storage.blobs, *digest, record.size).await?;
+        let blobs = Arc::clone(&self.storage.blobs);
+        let _one = self.one.acquire().await.expect("the semaphore is never closed");
+        let contents = blocking(move || read(&*blobs, &manifest)).await;
+        if let Some(contents) = contents.as_ref().filter(|contents| is_notable(contents)) {
+            self.storage.metadata.note_image(repository, digest, contents).await?;
+        }
+        Ok(contents)
+    }
+
+    async fn survey(&self, repository: &Repository, digest: &Digest) -> Result<(), Error> {
+        let metadata = &self.storage.metadata;
+        let noted = metadata.image(repository, digest).await?;
+        // What was missing when it was read may have been pushed.
+        if noted.is_some_and(|contents| contents.unread.is_none()) {
+            return Ok(());
+        }
+        match metadata.manifest(repository, digest).await? {
+            Some(record) => self.read(repository, digest, &record).await.map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads what was pushed since `from` and is not noted.
+    async fn pass(&self, from: Option<Timestamp>) -> Result<(), Error> {
+        let (metadata, mut last, mut read) = (&self.storage.metadata, String::new(), 0);
+        loop {
+            let page = metadata.repositories("", &last, LIST_PAGE_MAX).await?;
+            for (repository, _) in &page.entries {
+                let mut after = String::new();
+                loop {
+                    let manifests = metadata.manifests(repository, &after, LIST_PAGE_MAX).await?;
+                    for (digest, record) in &manifests.entries {
+                        if record.pushed >= from {
+                            self.survey_or_warn(repository, digest).await;
+                            read += 1;
+                            if read % COLLECT_BATCH == 0 {
+                                sleep(COLLECT_PAUSE).await;
+                            }
+                        }
+                    }
+                    match manifests.entries.last().filter(|_| manifests.more) {
+                        Some((digest, _)) => after = digest.to_string(),
+                        None => break,
+                    }
+                }
+                tokio::task::yield_now().await;
+            }
+            match page.entries.last().filter(|_| page.more) {
+                Some((repository, _)) => repository.as_str().clone_into(&mut last),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    async fn survey_or_warn(&self, repository: &Repository, digest: &Digest) {
+        if let Err(error) = self.survey(repository, digest).await {
+            tracing::warn!(%repository, %digest, %error, "cannot read what is in an image");
+        }
+    }
+}
+
+impl PushedImages {
+    /// Reads what is pushed, until it is dropped.
+    pub async fn run(mut self) {
+        let metadata = &self.surveyor.storage.metadata;
+        sleep(SURVEY_DELAY).await;
+        let mut since = metadata.surveyed().await.ok().flatten();
+        self.surveyor.is_behind.store(true, Ordering::SeqCst);
+        let start = tokio::time::Instant::now() + SURVEY_NOTED_EVERY;
+        let mut notes = interval_at(start, SURVEY_NOTED_EVERY);
+        notes.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut is_new = true;
+        loop {
+            if self.surveyor.is_behind.swap(false, Ordering::SeqCst) {
+                if let Err(error) = self.surveyor.pass(since).await {
+                    tracing::warn!(%error, "cannot read which images were pushed");
+                }
+                is_new = true;
+            }
+            tokio::select! {
+                Some((repository, digest)) = self.pushed.recv() => {
+                    self.surveyor.survey_or_warn(&repository, &digest).await;
+                    is_new = true;
+                }
+                _ = notes.tick(), if is_new && self.pushed.is_empty() => {
+                    // Of a push that was committed a moment ago it may not know yet.
+                    let until = SystemTime::now() - SURVEY_SKEW;
+                    since = Some(Timestamp::of(until));
+                    is_new = metadata.note_surveyed(Timestamp::of(until)).await.is_err();
+                }
+            }
+        }
+    }
+}
+
+fn is_notable(contents: &ImageContents) -> bool {
+    let ImageContents { platform: _, labels, wants, program, unread } = contents;
+    !labels.is_empty() || !wants.is_empty() || program.is_some() || unread.is_some()
+}
+
+/// Reads an image. `None` for what is no image: a signature, a bill of material. Blocks.
+fn read(blobs: &dyn BlobStore, manifest: &[u8]) -> Option<ImageContents> {
+    let config = |blob: &Descriptor| {
+        let mut bytes = Vec::new();
+        let opened = blobs.open(&blob.digest, 0).map_err(io::Error::other)?;
+        opened.take(MANIFEST_BYTES_MAX).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let plan = image::plan(manifest, config).ok()?;
+    let labels = plan.execution().labels.iter().flatten();
+    let labels = labels.filter(|(key, _)| key.as_str() != image::WANTS_KEY);
+    let mut contents = ImageContents {
+        platform: platform(&plan),
+        labels: labels
+            .take(SURVEY_LABELS_MAX)
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect(),
+        wants: plan.wants.clone(),
+        ..ImageContents::default()
+    };
+    if plan.kind_hint() == Kind::Wasm {
+        match program(blobs, &plan) {
+            Ok(program) => contents.program = program,
+            Err(error) => contents.unread = Some(error.to_string()),
+        }
+    }
+    Some(within_limit(contents))
+}
+
+fn program(
+    blobs: &dyn BlobStore,
+    plan: &Plan,
+) -> Result<Option<image::ProgramFacts>, image::Error> {
+    let budget = Budget {
+        bytes_max: SURVEY_LAYER_BYTES_MAX,
+        entries_max: SURVEY_LAYER_ENTRIES_MAX,
+        ..Budget::default()
+    };
+    let end = Instant::now() + SURVEY_TIME_MAX;
+    let open = |digest: &Digest| {
+        let inner = blobs.open(digest, 0).map_err(io::Error::other)?;
+        Ok(UntilEnd { inner, end })
+    };
+    let layers = Layers::new(plan, open, budget);
+    layers.program(&layers.index()?, SURVEY_PROGRAM_BYTES_MAX)
+}
+
+fn platform(plan: &Plan) -> Option<String> {
+    let (os, architecture) = (&plan.platform.os, &plan.platform.architecture);
+    (!os.is_empty() && !architecture.is_empty()).then(|| plan.platform.to_string())
+}
+
+/// What an image says about itself has any length; what is kept of it has not.
+fn within_limit(mut contents: ImageContents) -> ImageContents {
+    let bytes = |contents: &ImageContents| store::encode(0, contents).len();
+    if bytes(&contents) <= SURVEY_RECORD_BYTES_MAX {
+        return contents;
+    }
+    contents.unread =
+        Some(format!("what it says about itself has more than {SURVEY_RECORD_BYTES_MAX} bytes"));
+    contents.labels.clear();
+    if bytes(&contents) > SURVEY_RECORD_BYTES_MAX {
+        (contents.program, contents.wants) = (None, Vec::new());
+    }
+    if bytes(&contents) > SURVEY_RECORD_BYTES_MAX {
+        contents.platform = None;
+    }
+    contents
+}
+
+/// A blob that is read until some moment.
+struct UntilEnd<R> {
+    inner: R,
+    end: Instant,
+}
+
+impl<R: Read> Read for UntilEnd<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match Instant::now() < self.end {
+            true => self.inner.read(buf),
+            false => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+}
