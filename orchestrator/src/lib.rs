@@ -16,12 +16,14 @@ mod error; // why it cannot start, or could not be called
 
 mod state; // the store, everything in it in memory, and what nodes report
 mod plan; // the next steps, as pure functions; the reconciler that writes them
+mod acme; // certificates for hosts, from an authority
 mod certificates; // certificates for servers beside the control plane
 mod api; // routes, authorization, and the way from a request to its answer; the client
 
 #[cfg(test)]
 mod journeys; // the whole control plane in one process
 
+pub use acme::{AcmeConfig, ExternalAccount};
 pub use api::{
     AccessTokenAnswer, Caller, ChangeDomains, ChangeRollout, Client, Config, ContainerGrants,
     CreateCertificate, CreateCluster, CreateCredential, CreateJoinToken, CreateSecret,
@@ -36,3 +38,4 @@ pub use state::hosts::TenantDomains;
 pub use state::objects::{
     Certificate, Claim, DayUsage, DisputedUsage, Runs, Secret, UsageTotal, Volume,
 };
+pub use state::orders::CertificateOrder;

@@ -280,6 +280,34 @@ pub(crate) const SWEEP_EVERY: Duration = Duration::from_secs(600);
 /// Keys that one transaction deletes: what the store takes.
 pub(crate) const SWEPT_AT_ONCE: usize = 100;
 
+// Certificates by ACME.
+
+/// How soon a new host, or one whose order has waited for long enough, is seen.
+pub(crate) const ACME_LOOK_EVERY: Duration = Duration::from_secs(2);
+/// For one request to the authority, with its connection.
+pub(crate) const ACME_REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
+/// For the authority to look for the host, and to sign: it may be busy.
+pub(crate) const ACME_DECISION_TIME_MAX: Duration = Duration::from_secs(90);
+/// For one order as a whole: others wait for it.
+pub(crate) const ACME_ORDER_TIME_MAX: Duration = Duration::from_secs(240);
+/// For nodes to take up what their ingresses answer, and for these to read it.
+pub(crate) const ACME_SPREAD_TIME_MAX: Duration = Duration::from_secs(10);
+pub(crate) const ACME_SETTLE_TIME: Duration = Duration::from_millis(500);
+/// An order, and a chain of certificates, are a few kilobytes.
+pub(crate) const ACME_ANSWER_BYTES_MAX: usize = 256 << 10;
+/// An authority that has had enough and does not say for how long.
+pub(crate) const ACME_BUSY_FOR: Duration = Duration::from_secs(3600);
+/// Let's Encrypt takes 300 orders of an account in three hours.
+pub(crate) const ACME_ORDERS_PER_HOUR_MAX: usize = 90;
+/// A tenant with hosts that cannot be proven leaves the others theirs.
+pub(crate) const ACME_ORDERS_PER_TENANT_AND_HOUR_MAX: usize = 30;
+/// Let's Encrypt takes five failures for a host in an hour; this doubles with each.
+pub(crate) const ACME_BACK_OFF_FIRST: Duration = Duration::from_secs(120);
+/// Long enough for an authority, short enough to see that a record in DNS was mended.
+pub(crate) const ACME_BACK_OFF_MAX: Duration = Duration::from_secs(6 * 3600);
+/// A sentence of the authority's.
+pub(crate) const ACME_ERROR_CHARS_MAX: usize = 500;
+
 /// Of one certificate with its intermediates: chains have two or three.
 pub(crate) const CERTIFICATE_CHAIN_MAX: usize = 8;
 /// In PEM: some 2 KiB for each.

@@ -273,6 +273,9 @@ pub struct RouteTable {
     /// domain: a certificate's exact name goes before its wildcard.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub certificates: BTreeMap<HostName, RouteCertificate>,
+    /// What an authority that is to issue a certificate for a host asks it, and the answer.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub challenges: BTreeMap<HostName, HttpChallenge>,
     /// Address of each node's ingress for the other ingresses, `address:port`.
     pub ingresses: BTreeMap<NodeId, String>,
     /// What the ingress of each node is trusted with. One that is not here may ask for nothing.
@@ -291,6 +294,21 @@ pub struct RouteCertificate {
     /// SHA-256 of the certificate (DER), 64 hex digits: another one has taken its place when it
     /// differs.
     pub fingerprint: String,
+}
+
+/// The proof that an ingress serves a host: RFC 8555, section 8.3 (`http-01`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HttpChallenge {
+    /// The last segment of the path that is asked for.
+    pub token: String,
+    /// The body of the answer: it is of one account and one order, and no secret.
+    pub key_authorization: String,
+}
+
+impl HttpChallenge {
+    /// What the token is behind, for every host.
+    pub const PATH: &str = "/.well-known/acme-challenge/";
 }
 
 /// A certificate with its key, for a node whose ingress serves a host of it.

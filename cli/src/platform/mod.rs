@@ -2,6 +2,7 @@
 //! they listen, and restarts those that exit.
 
 pub mod certificates; // of the platform's own authority
+pub mod acme; // certificates of hosts, from another authority
 pub mod front; // a certificate, and proxies
 pub mod copies; // of the certificate, for servers that read nothing else
 pub mod host; // a node and its ingress on a machine of their own
@@ -95,6 +96,8 @@ pub struct Settings {
     pub front: front::IngressFront,
     #[command(flatten)]
     pub url: front::PublicUrl,
+    #[command(flatten)]
+    pub acme: acme::AcmeFlags,
     #[command(flatten)]
     pub tuning: host::Tuning,
 }
@@ -194,6 +197,7 @@ pub async fn run(
 
 impl Platform {
     fn prepare(home: &Home, settings: &Settings, restarts: Restarts) -> anyhow::Result<Self> {
+        settings.acme.config()?; // what is wrong with its files is said before anything starts
         let lock = lock(home)?;
         let sockets = Sockets::bind(home, settings)?;
         // Two processes want the key: neither has to make it while the other looks.
@@ -389,6 +393,7 @@ fn processes(
     let server = ["--advertise", &server, "--registry", &registry, "--user", &record.user];
     let server = server.into_iter().chain(["--domain", &record.domain]).map(str::to_owned);
     let server = server.chain(tuning.networks());
+    let server = server.chain(settings.acme.arguments());
     let server = server.chain(copied(Holder::ControlPlane)).collect();
     let ingress_arguments = copied(Holder::Ingress).chain(front.arguments()).collect();
     let ingress = vec![(LISTEN_FD, sockets.ingress), (PEERS_FD, sockets.peers)];

@@ -2,7 +2,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use clap::Subcommand;
-use orchestrator::{Certificate, Client};
+use orchestrator::{Certificate, CertificateOrder, Client};
+use serde::Serialize;
 use spec::{CertificateName, SecretValue, Timestamp};
 
 use crate::{
@@ -34,9 +35,19 @@ pub enum Verb {
         #[command(flatten)]
         control: Control,
     },
-    /// List certificates, with their hosts and when they expire
+    /// List certificates, with their hosts, when they expire and how they are renewed
     #[command(alias = "list")]
     Ls(List),
+    /// List the certificates that an authority is asked for by ACME, and why there are none yet
+    Orders(List),
+    /// Ask the authority for other certificates now, in the place of those that it has issued
+    Renew {
+        /// Their names
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<CertificateName>,
+        #[command(flatten)]
+        control: Control,
+    },
     /// Show what may be known of certificates, as JSON: everything but their keys
     Inspect {
         /// Their names
@@ -101,8 +112,8 @@ impl Verb {
                 Ok(())
             }
             Self::Ls(list) => {
-                let headings = ["NAME", "HOSTS", "EXPIRES", "ISSUER"];
-                list.run(home, Client::certificates, &headings, |certificate: &Certificate| {
+                let headings = ["NAME", "HOSTS", "EXPIRES", "RENEWAL", "ISSUER"];
+                list.run(home, listed, &headings, |Listed { certificate, order }| {
                     let hosts: Vec<String> =
                         certificate.hosts.iter().map(ToString::to_string).collect();
                     let expires = expires(certificate.not_after, now());
@@ -110,9 +121,26 @@ impl Verb {
                         certificate.name.to_string(),
                         hosts.join(", "),
                         expires,
+                        renewal(certificate, order.as_ref()),
                         certificate.issuer.clone(),
                     ]
                 })
+            }
+            Self::Orders(list) => {
+                let headings = ["HOST", "CERTIFICATE", "FAILURES", "NEXT", "ERROR"];
+                list.run(home, Client::certificate_orders, &headings, |order| {
+                    [
+                        order.host.to_string(),
+                        order.certificate.to_string(),
+                        order.failures.to_string(),
+                        next(order),
+                        order.error.clone().unwrap_or_else(|| "-".to_owned()),
+                    ]
+                })
+            }
+            Self::Renew { names, control } => {
+                let client = control.client(home)?;
+                super::ask_for_each(&names, |name| client.renew_certificate(name))
             }
             Self::Inspect { names, control } => {
                 let client = control.client(home)?;
@@ -124,6 +152,43 @@ impl Verb {
                 super::ask_for_each(&names, |name| client.remove_certificate(name))
             }
         }
+    }
+}
+
+/// A certificate, and the order for the one after it.
+#[derive(Serialize)]
+struct Listed {
+    #[serde(flatten)]
+    certificate: Certificate,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    order: Option<CertificateOrder>,
+}
+
+async fn listed(client: &Client) -> Result<Vec<Listed>, orchestrator::Error> {
+    let mut orders = client.certificate_orders().await?;
+    let with_order = |certificate: Certificate| {
+        let at = orders.iter().position(|order| order.certificate == certificate.name);
+        Listed { order: at.map(|at| orders.swap_remove(at)), certificate }
+    };
+    Ok(client.certificates().await?.into_iter().map(with_order).collect())
+}
+
+/// Whether the platform renews it, and how that goes.
+fn renewal(certificate: &Certificate, order: Option<&CertificateOrder>) -> String {
+    match order {
+        Some(order) if order.failures > 0 => {
+            format!("failed, again {}", next(order))
+        }
+        Some(_) => "ordered".to_owned(),
+        None if certificate.acme => "ACME".to_owned(),
+        None => "-".to_owned(),
+    }
+}
+
+fn next(order: &CertificateOrder) -> String {
+    match order.next.since(now()) {
+        wait if wait.is_zero() => "now".to_owned(),
+        wait => format!("in {}", human(wait).to_lowercase()),
     }
 }
 

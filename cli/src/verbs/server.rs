@@ -10,7 +10,9 @@ use spec::Tenant;
 use crate::{
     home::Home,
     platform::{
-        self, apart,
+        self,
+        acme::AcmeFlags,
+        apart,
         copies::Holder,
         front::Certificate,
         listen::{LISTEN_FD, Listen},
@@ -47,12 +49,15 @@ pub struct Args {
     #[command(flatten)]
     certificate: Certificate,
     #[command(flatten)]
+    acme: AcmeFlags,
+    #[command(flatten)]
     child: Child,
 }
 
 impl Args {
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         self.child.begin(self.listen.inherited_fd().as_slice())?;
+        let acme = self.acme.config()?;
         let listener = self.listen.socket(platform::SERVER_PORT)?;
         if self.certificate.paths().is_some() && !self.child.has_parent() {
             self.listen.announce("control plane", &listener)?;
@@ -87,6 +92,7 @@ impl Args {
             certificate: self.certificate.open()?,
             tenant: self.user,
             domain: self.domain,
+            acme,
             registry: Some(self.registry.to_string()),
             resolver: Arc::new(RegistryResolver::new(self.registry, tokens, authorities, networks)),
         };
@@ -108,6 +114,6 @@ impl Args {
         let networks = self.private_network.iter();
         let networks =
             networks.map(|network| ["--private-network".to_owned(), network.to_string()]);
-        flags.chain(networks).flatten().collect()
+        flags.chain(networks).flatten().chain(self.acme.arguments()).collect()
     }
 }

@@ -36,6 +36,7 @@ mod usage; // in a period
 mod restarts; // of containers by their definition, and the size of tasks
 mod traffic; // requests that go over to another revision in shares
 mod services; // waited for, shown, and runs that are changed
+mod acme; // certificates from an authority that asks the ingress
 mod anywhere; // logs, programs and connections of tasks on any node, with a credential alone
 mod seen; // the access log, ids and pages of errors
 mod hosts; // names of services and tasks

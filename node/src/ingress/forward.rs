@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::{
     access_entry::{Entry, Outcome},
     access_log::AccessLog,
-    ejection,
+    challenge, ejection,
     error::{Form, GatewayError},
     grpc, head,
     hop::{self, HOP, Said},
@@ -160,6 +160,11 @@ impl Forwarder {
             if let Some(replica) = hop::probed(&request) {
                 return self.answer_probe(trust, replica).await;
             }
+        }
+        if *arrival == Arrival::Client
+            && let Some(answer) = challenge::answer(&self.routes, &request)
+        {
+            return Ok(answer.map(ResponseBody::Own));
         }
         let host = match (arrival, head::host(&request)?) {
             (Arrival::Inside(tenant), name) => self.host_inside(tenant, &name)?,

@@ -41,6 +41,7 @@ mod counted; // what replicas were asked, on its way to the control plane
 mod upgrade; // connections that become something else than HTTP
 mod grpc; // refusals that clients of gRPC understand
 mod logged_body; // a response that is counted
+mod challenge; // proofs for authorities that issue certificates
 mod forward; // one request, from its arrival to its response
 mod error; // responses of the ingress itself, for programs and for browsers
 mod server; // listeners, connections, drain

@@ -141,6 +141,13 @@ impl Routes {
         self.table().certificates.clone()
     }
 
+    /// The answer to an authority that asks `host` for `token`, if it is to have one.
+    pub fn challenge(&self, host: &str, token: &str) -> Option<String> {
+        let table = self.table();
+        let known = table.challenges.get(&host.parse::<HostName>().ok()?)?;
+        (known.token == token).then(|| known.key_authorization.clone())
+    }
+
     /// Which addresses may be dialled.
     pub fn addresses(&self) -> AddressRules {
         self.table().addresses.clone()

@@ -24,7 +24,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{
     access_log::{AccessLog, AccessLogFiles, AccessLogFormat},
-    counted,
+    challenge, counted,
     error::Form,
     folder::IngressFolder,
     forward::Forwarder,
@@ -225,9 +225,12 @@ impl Ingress {
     /// Sends clients that speak plain HTTP to the same URL with TLS.
     async fn redirect_all(&self, stream: TcpStream) {
         let service = service_fn(|request: Request<Incoming>| async move {
+            if let Some(answer) = challenge::answer(&self.forwarder.routes, &request) {
+                return Ok::<_, Infallible>(answer);
+            }
             let response = head::to_https(&request)
                 .unwrap_or_else(|refusal| refusal.into_response(Form::of(request.headers()), ""));
-            Ok::<_, Infallible>(response)
+            Ok(response)
         });
         self.connections.serve_http(stream, self.forwarder.limits.http(), service).await;
     }

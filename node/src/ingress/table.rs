@@ -13,7 +13,7 @@ use std::{
 use runtime::AddressRules;
 use spec::{
     HostName, NodeId, Protocol, RoutePath, RouteSettings, TaskId, Tenant,
-    wire::{Backend, PeerTrust, RouteCertificate, RouteTable},
+    wire::{Backend, HttpChallenge, PeerTrust, RouteCertificate, RouteTable},
 };
 use tokio::sync::Semaphore;
 
@@ -113,6 +113,8 @@ pub(super) struct Table {
     pub rules: BTreeMap<String, Vec<Rule>>,
     /// Which certificates clients of which hosts are shown.
     pub certificates: BTreeMap<HostName, RouteCertificate>,
+    /// What authorities ask of which hosts.
+    pub challenges: BTreeMap<HostName, HttpChallenge>,
     /// The nodes of the platform that have an ingress, and what each is trusted with.
     pub nodes: BTreeMap<NodeId, PeerTrust>,
     pub addresses: AddressRules,
@@ -156,8 +158,9 @@ impl Table {
         let here = services.values().flat_map(|service| &service.replicas);
         let here = here.filter(|replica| replica.ingress.is_none());
         let here = here.map(|replica| (replica.name.clone(), replica.clone())).collect();
-        let certificates = routes.certificates;
-        Self { seen, rules, services, here, certificates, nodes: routes.peers, addresses }
+        let (certificates, challenges) = (routes.certificates, routes.challenges);
+        let nodes = routes.peers;
+        Self { seen, rules, services, here, certificates, challenges, nodes, addresses }
     }
 
     /// The rules of `host`, or of the wildcard that it is one of.

@@ -4,6 +4,7 @@ use net::tls::CertificateFiles;
 use spec::Tenant;
 
 use super::resolver::ImageResolver;
+use crate::acme::AcmeConfig;
 
 /// Everything that the control plane is told when it starts.
 pub struct Config {
@@ -24,6 +25,8 @@ pub struct Config {
     pub tenant: Tenant,
     /// The end of every host name, as in `SERVICE.CLUSTER.localhost`.
     pub domain: String,
+    /// The authority that is asked for certificates of hosts, where there is one.
+    pub acme: Option<AcmeConfig>,
     /// Where the bundled registry is, `host:port`: told to nodes when they join.
     pub registry: Option<String>,
     /// Turns an image as a user names it into a digest and wants.

@@ -33,8 +33,8 @@ pub(crate) const OPERATOR_CREDENTIAL: &str = "operator";
 
 /// What handlers use.
 pub(crate) struct Api {
-    /// For the operator's credential.
-    data_dir: PathBuf,
+    /// For the operator's credential, and the account at an authority.
+    pub data_dir: PathBuf,
     pub state: Arc<State>,
     pub node_watch: Arc<NodeWatch>,
     pub reconciler: Reconciler,
@@ -49,6 +49,8 @@ pub(crate) struct Api {
     /// Where the bundled registry is.
     pub registry: Option<String>,
     pub quotas: Quotas,
+    /// Whether an authority is asked for certificates of hosts.
+    pub has_acme: bool,
     /// Held shared while something is put into a cluster, and alone while one is deleted.
     pub clusters: RwLock<()>,
     /// The OpenAPI document. It is made from the table of routes, which handlers do not see.
@@ -62,7 +64,7 @@ impl Api {
         store: Arc<dyn Store>,
         address: Option<SocketAddr>,
     ) -> Result<Self, Error> {
-        let Config { data_dir, advertise, tenant, domain, registry, resolver, .. } = config;
+        let Config { data_dir, advertise, tenant, domain, acme, registry, resolver, .. } = config;
         let issuer = Issuer::open(&data_dir)?;
         let path = data_dir.join("audit");
         let audit = AuditLog::open(&path).map_err(|source| Error::Io { path, source })?;
@@ -83,6 +85,7 @@ impl Api {
             address: advertise.or_else(|| address.map(|address| address.to_string())),
             registry,
             quotas: Quotas::default(),
+            has_acme: acme.is_some(),
             clusters: RwLock::default(),
             document: serde_json::Value::Null,
         };

@@ -29,6 +29,7 @@ use super::{
 use crate::state::{
     hosts::TenantDomains,
     objects::{Certificate, DayUsage, Secret, Volume},
+    orders::CertificateOrder,
 };
 
 /// One thing that the API can do. The table of these is the API: the server, the authorisation, the
@@ -188,6 +189,10 @@ routes! {
         (ReplaceCertificate) -> One(Certificate), certificates::replace;
     DELETE "/v1/certificates/{certificate}" Manage, "Remove a certificate",
         () -> Nothing, certificates::remove;
+    POST "/v1/certificates/{certificate}/renew" Manage, "Order a certificate anew",
+        () -> One(CertificateOrder), certificates::renew;
+    GET "/v1/certificate-orders" Read, "List certificates that an authority is asked for",
+        () -> Page(CertificateOrder), certificates::orders;
 
     POST "/v1/join-tokens" Manage, "Create a token with which one node may join",
         (CreateJoinToken) -> One(CreatedJoinToken), identity::create_join_token;

@@ -28,6 +28,7 @@ use super::{
 };
 use crate::{
     Error,
+    acme::{AcmeConfig, Keeper},
     limits::{DRAIN_TIME_MAX, HEAD_BYTES_MAX, HEAD_TIME_MAX, WRITE_TIME_MAX},
     state::{expiry, files, tokens},
 };
@@ -61,7 +62,7 @@ pub async fn serve(mut config: Config, shutdown: impl Future<Output = ()>) -> Re
     let tcp = tcp.transpose().map_err(at)?;
     let address = tcp.as_ref().map(TcpListener::local_addr).transpose().map_err(at)?;
     let unix = listen(&config.socket)?;
-    let certificate = config.certificate.take();
+    let (certificate, acme) = (config.certificate.take(), config.acme.clone());
     let api = Api::start(config, Arc::new(store), address).await?.describing(openapi());
     let api = Arc::new(api);
     let acceptor = api.acceptor(certificate.as_ref())?;
@@ -77,10 +78,18 @@ pub async fn serve(mut config: Config, shutdown: impl Future<Output = ()>) -> Re
         never = server.accept_operator(&unix) => match never {},
         never = server.accept_tls(tcp.as_ref(), &acceptor) => match never {},
         never = renewals(certificate.as_ref()) => match never {},
+        never = orders(&api, acme) => match never {},
     };
     api.streams.close().await;
     server.connections.drain(DRAIN_TIME_MAX).await;
     result
+}
+
+/// Certificates of hosts that an authority is asked for.
+async fn orders(api: &Api, acme: Option<AcmeConfig>) -> Infallible {
+    let Some(config) = acme else { return std::future::pending().await };
+    let (state, node_watch, issuer) = (&*api.state, &*api.node_watch, &api.issuer);
+    Keeper { state, node_watch, issuer, config, folder: api.data_dir.clone() }.run().await
 }
 
 async fn renewals(certificate: Option<&CertificateFiles>) -> Infallible {

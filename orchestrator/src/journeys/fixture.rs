@@ -230,6 +230,7 @@ pub fn config(folder: &Path, listener: TcpListener) -> Config {
         listener: Some(listener),
         advertise: None,
         tenant: "acme".parse().unwrap(),
+        acme: None,
         domain: "localhost".to_owned(),
         registry: Some("127.0.0.1:5000".to_owned()),
         resolver: Arc::new(TestImages),

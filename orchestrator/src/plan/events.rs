@@ -9,6 +9,7 @@ use spec::{
 use crate::state::{
     model::Model,
     objects::Certificate,
+    orders::CertificateOrder,
     records::{NodeRecord, ServiceRecord, TaskRecord},
 };
 
@@ -78,11 +79,15 @@ pub(crate) fn events(
     let certificates = model.certificates.iter().filter(|((owner, _), _)| owner == tenant);
     let certificates = certificates.map(|(_, certificate)| certificate);
     let certificates = certificates.filter(|one| query.means_certificate(&one.name));
+    let orders = model.orders.iter().filter(|((owner, _), _)| owner == tenant);
+    let orders = orders.map(|(_, record)| &record.order);
+    let orders = orders.filter(|one| query.means_certificate(&one.certificate));
     let mut events: Vec<ObjectEvent> = services
         .flat_map(of_service)
         .chain(tasks.flat_map(of_task))
         .chain(nodes.map(|node| of_node(node)))
         .chain(certificates.flat_map(|certificate| of_certificate(certificate, now)))
+        .chain(orders.filter_map(of_order))
         .filter(|event| query.since.is_none_or(|since| event.at >= since))
         .collect();
     events.sort_by(|one, other| (one.at, &one.object).cmp(&(other.at, &other.object)));
@@ -129,6 +134,19 @@ fn how_it_ended(record: &TaskRecord) -> String {
     if said.is_empty() { String::new() } else { format!(": {}", said.join("; ")) }
 }
 
+/// What an authority has said the last time.
+fn of_order(order: &CertificateOrder) -> Option<ObjectEvent> {
+    let CertificateOrder { host, certificate, failures, error, .. } = order;
+    let times = if *failures == 1 { String::new() } else { format!(" ({failures} times)") };
+    Some(ObjectEvent {
+        at: order.tried?,
+        subject: EventSubject::Certificate,
+        object: certificate.to_string(),
+        cluster: None,
+        message: format!("it could not be ordered for `{host}`{times}: {}", error.as_deref()?),
+    })
+}
+
 /// What was done with it, and what its clients will see.
 fn of_certificate(certificate: &Certificate, now: Timestamp) -> Vec<ObjectEvent> {
     let event = |at, message: String| ObjectEvent {
@@ -139,10 +157,14 @@ fn of_certificate(certificate: &Certificate, now: Timestamp) -> Vec<ObjectEvent>
         message,
     };
     let hosts = few(&certificate.hosts);
-    let update = format!("margay certificate update {} --cert FILE --key FILE", certificate.name);
-    let mut events = vec![event(certificate.uploaded, format!("it was uploaded, for {hosts}"))];
-    let renew_from = certificate.renew_from().max(certificate.uploaded);
-    events.push(event(renew_from, format!("it expires soon: {update}")));
+    let update = certificate.next_one();
+    let how = if certificate.acme { "issued by ACME" } else { "uploaded" };
+    let mut events = vec![event(certificate.uploaded, format!("it was {how}, for {hosts}"))];
+    // The platform sees to those that it has ordered.
+    if !certificate.acme {
+        let renew_from = certificate.renew_from().max(certificate.uploaded);
+        events.push(event(renew_from, format!("it expires soon: {update}")));
+    }
     events.push(event(certificate.not_after, format!("it has expired, for {hosts}: {update}")));
     events.retain(|event| event.at <= now);
     events

@@ -14,6 +14,7 @@ use super::{
 use crate::state::{
     model::Model,
     objects::Certificate,
+    orders::CertificateOrder,
     records::{NodeRecord, ServiceKey, ServiceRecord, TaskRecord},
 };
 
@@ -338,12 +339,30 @@ pub(crate) fn route(
 /// What clients of a host that speak TLS are shown.
 pub(crate) fn certificate(certificate: &Certificate, now: Timestamp) -> ExplanationCause {
     let Certificate { name, not_after, .. } = certificate;
-    let update = format!("margay certificate update {name} --cert FILE --key FILE");
+    let update = certificate.next_one();
     let why = match now >= *not_after {
         true => format!("clients are shown certificate `{name}`, which expired on {not_after}"),
         false => format!("clients are shown certificate `{name}`, which is good until {not_after}"),
     };
     because(why, (now >= certificate.renew_from()).then_some(update))
+}
+
+/// Why there is no other certificate for a host.
+pub(crate) fn order(order: &CertificateOrder, now: Timestamp) -> ExplanationCause {
+    let CertificateOrder { host, certificate, next, failures, error, hint, .. } = order;
+    let Some(error) = error else {
+        return because(format!("a certificate for `{host}` is asked for just now"), None);
+    };
+    let again = match *next > now {
+        true => format!("again at {next}"),
+        false => "again now".to_owned(),
+    };
+    let tries = if *failures == 1 { "1 try" } else { &format!("{failures} tries") };
+    let hint = hint.as_ref().map_or(String::new(), |hint| format!("{hint}; then "));
+    because(
+        format!("no certificate was issued for `{host}` in {tries}, {again}: {error}"),
+        Some(format!("{hint}margay certificate renew {certificate}")),
+    )
 }
 
 fn cluster_of(host: &str) -> String {

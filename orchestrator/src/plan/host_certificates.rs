@@ -104,6 +104,7 @@ mod tests {
             not_after: Timestamp::from_millis(days * 86_400_000),
             fingerprint: "ab".repeat(32),
             uploaded: Timestamp::from_millis(0),
+            acme: false,
         }
     }
 

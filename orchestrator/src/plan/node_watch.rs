@@ -44,6 +44,8 @@ struct CurrentRoutes {
 struct Subscription {
     news: watch::Sender<()>,
     told: Option<(Scope, Arc<Assigned>)>,
+    /// The revision that it has taken, as it says when it asks for a later one.
+    has: Option<Rev>,
 }
 
 /// What a node is told. It has a new revision only when it really changed.
@@ -94,6 +96,17 @@ impl NodeWatch {
     /// The revision that `node` was last told.
     pub fn told(&self, node: &NodeId) -> Option<Rev> {
         self.nodes.read().get(node)?.told.as_ref().map(|(_, told)| told.revision)
+    }
+
+    /// `node` asks for what comes after `revision`.
+    pub fn acknowledge(&self, node: &NodeId, revision: Rev) {
+        self.nodes.write().entry(node.clone()).or_default().has = Some(revision);
+    }
+
+    /// Whether `node` has taken what it is to be told now.
+    pub fn has_newest(&self, node: &NodeRecord) -> bool {
+        let newest = self.assigned(node).revision;
+        self.nodes.read().get(&node.id).is_some_and(|known| known.has == Some(newest))
     }
 
     /// Changes when there may be news for `node`, and closes when it is removed.

@@ -6,7 +6,7 @@ use std::{
 use spec::{
     ContainerDefinition, HostName, IngressSettings, NodeId, RoutePath, RouteRule, RouteSettings,
     Scaling, Tenant,
-    wire::{self, Backend, PeerTrust, RouteCertificate, RouteTable},
+    wire::{self, Backend, HttpChallenge, PeerTrust, RouteCertificate, RouteTable},
 };
 
 use super::{host_certificates::HostCertificates, host_names::HostNames};
@@ -41,6 +41,7 @@ struct TenantRoutes {
     settings: BTreeMap<String, RouteSettings>,
     /// Of this tenant.
     certificates: BTreeMap<HostName, RouteCertificate>,
+    challenges: BTreeMap<HostName, HttpChallenge>,
     /// Of nodes that only their owner sees.
     own_ingresses: BTreeMap<NodeId, String>,
 }
@@ -100,6 +101,7 @@ impl Routes {
             }
         }
         routes.add_certificates(model, names);
+        routes.add_challenges(model);
         for node in model.nodes.values() {
             let Some(address) = node.spec.ingress_address.clone() else { continue };
             let ingresses = match (&node.tenant, node.in_pool()) {
@@ -126,6 +128,17 @@ impl Routes {
         for (tenant, host, certificate) in shown.collect::<Vec<_>>() {
             let of_tenant = self.tenants.entry(tenant).or_default();
             of_tenant.certificates.insert(host, certificate);
+        }
+    }
+
+    /// Of hosts that their tenant still has.
+    fn add_challenges(&mut self, model: &Model) {
+        for ((tenant, host), record) in &model.orders {
+            let is_its = model.hosts.get(host).is_some_and(|claim| claim.tenant == *tenant);
+            if let Some(challenge) = record.challenge.as_ref().filter(|_| is_its) {
+                let of_tenant = self.tenants.entry(tenant.clone()).or_default();
+                of_tenant.challenges.insert(host.clone(), challenge.clone());
+            }
         }
     }
 
@@ -194,6 +207,7 @@ impl Routes {
             table.rules.extend(own.rules.clone());
             table.settings.extend(own.settings.clone());
             table.certificates.extend(own.certificates.clone());
+            table.challenges.extend(own.challenges.clone());
             let trusts = own
                 .own_ingresses
                 .keys()

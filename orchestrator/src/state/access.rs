@@ -122,6 +122,15 @@ impl State {
         Ok(self.store.txn(txn).await?.succeeded)
     }
 
+    /// The same, after which the model has what was written.
+    pub async fn commit_and_follow(&self, txn: Txn) -> Result<bool, store::Error> {
+        let done = self.store.txn(txn).await?;
+        if done.succeeded {
+            self.has_model_of(done.rev).await;
+        }
+        Ok(done.succeeded)
+    }
+
     pub async fn status(&self) -> Result<Status, store::Error> {
         self.store.status().await
     }

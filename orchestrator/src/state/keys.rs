@@ -149,6 +149,15 @@ pub(crate) fn host_certificate(tenant: &Tenant, name: &CertificateName) -> Strin
     format!("/t/{tenant}/certificates/{name}")
 }
 
+/// Certificates that an authority is asked for.
+pub(crate) fn orders(tenant: &Tenant) -> String {
+    format!("/t/{tenant}/orders/")
+}
+
+pub(crate) fn order(tenant: &Tenant, host: &HostName) -> String {
+    format!("/t/{tenant}/orders/{host}")
+}
+
 pub(crate) fn idempotency(tenant: &Tenant, key: &str) -> String {
     format!("/t/{tenant}/idempotency/{key}")
 }
@@ -198,6 +207,7 @@ pub(crate) enum Kind {
     Volume(Tenant),
     Secret(Tenant),
     HostCertificate(Tenant),
+    Order(Tenant),
     Node,
     Quota(Tenant),
     Host,
@@ -217,6 +227,7 @@ impl Kind {
                 (Ok(tenant), "volumes") => Self::Volume(tenant),
                 (Ok(tenant), "secrets") => Self::Secret(tenant),
                 (Ok(tenant), "certificates") => Self::HostCertificate(tenant),
+                (Ok(tenant), "orders") => Self::Order(tenant),
                 (Ok(_), "idempotency") => Self::Idempotency,
                 _ => Self::Other,
             },

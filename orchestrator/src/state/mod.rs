@@ -5,6 +5,7 @@ pub(crate) mod keys; // where things are stored
 pub(crate) mod objects; // what is stored and shown alike
 pub(crate) mod records; // what is stored
 pub(crate) mod hosts; // host names of services
+pub(crate) mod orders; // certificates that an authority is asked for
 pub(crate) mod rollout; // the deployments of a service
 pub(crate) mod model; // all of it in memory, as of one revision
 pub(crate) mod rates; // what a task does in a second

@@ -13,6 +13,7 @@ use super::{
     hosts::HostClaim,
     keys::Kind,
     objects::{Certificate, Volume},
+    orders::OrderRecord,
     records::{
         CertificateRecord, DefinitionRecord, NodeRecord, SecretRecord, ServiceKey, ServiceRecord,
         Stored, TaskKey, TaskRecord, decode,
@@ -38,6 +39,8 @@ pub(crate) struct Model {
     pub hosts: BTreeMap<HostName, HostClaim>,
     /// Of host names. Their keys stay in the store, sealed.
     pub certificates: BTreeMap<(Tenant, CertificateName), Certificate>,
+    /// Certificates that an authority is asked for, by their hosts.
+    pub orders: BTreeMap<(Tenant, HostName), OrderRecord>,
     /// Their values stay in the store, sealed.
     pub secrets: BTreeSet<(Tenant, SecretName)>,
     /// Those that the operator has set.
@@ -185,6 +188,7 @@ impl Model {
                 set_entry(&mut self.certificates, key, exists.then_some(certificate));
                 self.routes_rev = self.rev;
             }
+            Kind::Order(tenant) => self.set_order(tenant, decode(kv)?, exists),
             Kind::Node => {
                 let node = Arc::new(decode::<NodeRecord>(kv)?);
                 self.touched.insert(node.id.clone());
@@ -209,6 +213,15 @@ impl Model {
             Kind::Other => {}
         }
         Ok(())
+    }
+
+    fn set_order(&mut self, tenant: Tenant, record: OrderRecord, exists: bool) {
+        let key = (tenant, record.order.host.clone());
+        let challenge = record.challenge.clone().filter(|_| exists);
+        let before = set_entry(&mut self.orders, key, exists.then_some(record));
+        if before.and_then(|before| before.challenge) != challenge {
+            self.routes_rev = self.rev;
+        }
     }
 
     fn set_task(&mut self, tenant: Tenant, stored: Stored<TaskRecord>, exists: bool) {

@@ -44,9 +44,20 @@ pub struct Certificate {
     pub fingerprint: String,
     /// When it was uploaded, or replaced.
     pub uploaded: Timestamp,
+    /// Whether the platform has ordered it from an authority by ACME, and renews it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub acme: bool,
 }
 
 impl Certificate {
+    /// The line that gets another one in its place.
+    pub fn next_one(&self) -> String {
+        match self.acme {
+            true => format!("margay certificate renew {}", self.name),
+            false => format!("margay certificate update {} --cert FILE --key FILE", self.name),
+        }
+    }
+
     /// When it is time for another one: a third of its time before the end, as ACME has it, and a
     /// month at most.
     pub fn renew_from(&self) -> Timestamp {

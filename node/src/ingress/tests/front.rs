@@ -68,3 +68,44 @@ async fn with_a_certificate_clients_speak_tls_and_others_are_sent_there() {
     let closed = timeout(Duration::from_secs(8), silent.read(&mut [0; 64])).await;
     closed.expect("a handshake has a deadline").unwrap_or_default();
 }
+
+#[tokio::test]
+async fn an_authority_that_asks_for_a_token_is_answered_before_the_service() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(vec![HOST.to_owned()]).unwrap();
+    let (chain, key) = (folder.path().join("tls.crt"), folder.path().join("tls.key"));
+    std::fs::write(&chain, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    for has_certificate in [false, true] {
+        let certificate = net::tls::CertificateFiles::open(&chain, &key).unwrap();
+        let certificate = Some(certificate).filter(|_| has_certificate);
+        let front = Front { certificate, ..Front::default() };
+        let backends = [backend("n1", "a")];
+        let site = Site::open_behind("n1", &backends, None, limits(), front).await;
+        let _a = site.replica("a");
+        let challenge = spec::wire::HttpChallenge {
+            token: "t0k-en_".to_owned(),
+            key_authorization: "t0k-en_.thumb".to_owned(),
+        };
+        let challenges = BTreeMap::from([(HOST.parse().unwrap(), challenge)]);
+        let routes = RouteTable { challenges, ..routes(&backends, &[]) };
+        let (node, networks) = ("n1".parse().unwrap(), Vec::new());
+        site.folder.write_shared(&Shared { version: 1, node, routes, networks }).unwrap();
+        for (path, method, host, is_answered) in [
+            ("t0k-en_", "GET", HOST, true),
+            ("t0k-en_?x=1", "GET", HOST, true),
+            ("other", "GET", HOST, false),
+            ("t0k-en_/x", "GET", HOST, false),
+            ("t0k-en_", "POST", HOST, false),
+            ("t0k-en_", "GET", "dogs.main.localhost", false),
+        ] {
+            let request = format!(
+                "{method} /.well-known/acme-challenge/{path} HTTP/1.1\r\nhost: {host}\r\n\
+                 connection: close\r\n\r\n"
+            );
+            let (status, body) = ask(site.address, &request).await;
+            let got = status == StatusCode::OK && body == "t0k-en_.thumb";
+            assert_eq!(got, is_answered, "{path} {method} {host}: {status} {body}");
+        }
+    }
+}

@@ -3,7 +3,7 @@ use spec::{CertificateName, SecretValue};
 
 use super::Client;
 use crate::{
-    Certificate, Error,
+    Certificate, CertificateOrder, Error,
     api::types::{CreateCertificate, ReplaceCertificate},
 };
 
@@ -38,6 +38,20 @@ impl Client {
     /// One certificate, without its key.
     pub async fn certificate(&self, name: &CertificateName) -> Result<Certificate, Error> {
         self.get(&format!("/v1/certificates/{name}")).await
+    }
+
+    /// Asks the authority for another certificate now.
+    pub async fn renew_certificate(
+        &self,
+        name: &CertificateName,
+    ) -> Result<CertificateOrder, Error> {
+        let nothing = None::<&()>;
+        self.send(Method::POST, &format!("/v1/certificates/{name}/renew"), nothing).await
+    }
+
+    /// Certificates that an authority is asked for.
+    pub async fn certificate_orders(&self) -> Result<Vec<CertificateOrder>, Error> {
+        self.all("/v1/certificate-orders").await
     }
 
     /// Removes a certificate.

@@ -204,6 +204,9 @@ pub(crate) async fn desired(call: Call) -> Result<Reply, ApiError> {
     };
     let api = &call.api;
     api.check_model()?;
+    if let Some(taken) = after {
+        api.node_watch.acknowledge(&node.id, taken);
+    }
     let mut news = api.node_watch.subscribe(&node.id);
     let deadline = Instant::now() + POLL_TIME_MAX;
     loop {

@@ -3,13 +3,14 @@
 
 use http::StatusCode;
 use spec::{
-    CertificateName, SecretValue, Tenant,
+    CertificateName, HostName, SecretValue, Tenant,
     wire::{self, CertificatePair},
 };
 use store::Txn;
 
 use super::hosts;
 use crate::{
+    acme,
     api::{
         call::{Call, Reply},
         context::Api,
@@ -23,6 +24,7 @@ use crate::{
         chain::{Chain, InvalidChain},
         keys, now,
         objects::Certificate,
+        orders::{CertificateOrder, OrderRecord, certificate_name},
         records::{CertificateRecord, Guarded, NodeRecord, Stored},
     },
 };
@@ -90,9 +92,9 @@ async fn judged(
     hosts::check_certified(call, tenant, &hosts).await?;
     let name = name.clone();
     let sealed = call.api.issuer.certificate_seal.close(tenant, &name, key);
-    let uploaded = now();
+    let (uploaded, acme) = (now(), false);
     let certificate =
-        Certificate { name, hosts, issuer, not_before, not_after, fingerprint, uploaded };
+        Certificate { name, hosts, issuer, not_before, not_after, fingerprint, uploaded, acme };
     Ok(CertificateRecord { certificate, chain_pem: chain_pem.to_owned(), sealed })
 }
 
@@ -109,6 +111,61 @@ pub(crate) async fn list(call: Call) -> Result<Reply, ApiError> {
 pub(crate) async fn show(call: Call) -> Result<Reply, ApiError> {
     let found = find(call.state(), call.tenant()?, &call.param("certificate")?).await?;
     Reply::ok(&found.value.certificate)
+}
+
+/// Certificates that an authority is asked for.
+pub(crate) async fn orders(call: Call) -> Result<Reply, ApiError> {
+    call.page(keys::orders(call.tenant()?), |record: OrderRecord| Some(record.order)).await
+}
+
+/// Asks the authority for another certificate now, also where it has refused one a while ago.
+pub(crate) async fn renew(call: Call) -> Result<Reply, ApiError> {
+    let (tenant, name) = (call.tenant()?.clone(), call.param::<CertificateName>("certificate")?);
+    if !call.api.has_acme {
+        let message = "this platform asks no authority for certificates".to_owned();
+        return Err(ApiError::new(StatusCode::CONFLICT, "no-acme", message)
+            .hint("start it with one: margay up --acme letsencrypt --acme-agree"));
+    }
+    let host = ordered_host(&call, &tenant, &name)?;
+    let key = keys::order(&tenant, &host);
+    let stored: Option<Stored<OrderRecord>> = call.state().get(key.clone()).await?;
+    let (before, rev) = stored.map_or_else(
+        || (OrderRecord::new(host, now()), 0),
+        |stored| (stored.value, stored.mod_rev),
+    );
+    let order = CertificateOrder { next: now(), ..before.order.clone() };
+    let record = OrderRecord { order, requested: true, ..before };
+    call.commit(Txn::new().update(key, rev, &record)).await?;
+    Reply::ok(&record.order)
+}
+
+/// The host whose certificate `name` is ordered, or is to be.
+fn ordered_host(
+    call: &Call,
+    tenant: &Tenant,
+    name: &CertificateName,
+) -> Result<HostName, ApiError> {
+    let model = call.state().model();
+    let claims = model.hosts.values().filter(|claim| claim.tenant == *tenant);
+    let mut claims = claims.filter(|claim| acme::is_public(&claim.host));
+    if let Some(claim) = claims.find(|claim| certificate_name(&claim.host) == *name) {
+        return Ok(claim.host.clone());
+    }
+    match model.certificates.get(&(tenant.clone(), name.clone())) {
+        Some(known) if known.acme => {
+            let message = format!("no service has the host of certificate `{name}` any more");
+            Err(ApiError::new(StatusCode::CONFLICT, "no-host", message)
+                .hint("remove it, or give a service its host: margay service update NAME --host"))
+        }
+        Some(_) => {
+            let message = format!("certificate `{name}` was uploaded, not ordered");
+            Err(ApiError::new(StatusCode::CONFLICT, "uploaded", message).hint(format!(
+                "upload the next one: margay certificate update {name} --cert FILE --key FILE"
+            )))
+        }
+        None => Err(ApiError::not_found("certificate", name)
+            .hint("see what there is: margay certificate ls, margay certificate orders")),
+    }
 }
 
 async fn find(

@@ -82,12 +82,17 @@ pub(crate) async fn route(call: Call) -> Result<Reply, ApiError> {
     };
     let known: Vec<String> = table.hosts.keys().take(HOSTS_SHOWN).cloned().collect();
     let mut explanation = explain::route(&host, service, backends, &known);
+    let order = host.parse().ok().and_then(|host| {
+        let model = call.state().model();
+        model.orders.get(&(tenant.clone(), host)).map(|record| record.order.clone())
+    });
     let shown = shown_for(&table, &host).filter(|shown| shown.tenant == tenant);
     if let Some(shown) = shown {
         let model = call.state().model();
         let certificate = model.certificates.get(&(tenant, shown.name.clone()));
         explanation.causes.extend(certificate.map(|one| explain::certificate(one, now())));
     }
+    explanation.causes.extend(order.map(|order| explain::order(&order, now())));
     Reply::ok(&explanation)
 }
 
