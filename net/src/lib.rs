@@ -39,5 +39,5 @@ pub use sender::{Scheme, Sender, TrustedProxies, remove_claims, remove_own};
 pub use server::{Connections, HttpLimits, Negotiated};
 pub use stream::{FrameBody, FrameReader, FrameSender, Gone, frame_body};
 pub use throughput::{MinThroughput, TimedBody};
-pub use tunnel::Tunnel;
+pub use tunnel::{Duplex, Tunnel};
 pub use write_timeout::WriteTimeout;

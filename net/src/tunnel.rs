@@ -16,7 +16,7 @@ use tokio::{
 };
 
 /// Bytes in both directions.
-trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
 
 /// Where the bytes of a connection go once its last response was 101: in the extensions of that
@@ -44,7 +44,7 @@ impl Tunnel {
 
     /// Moves bytes between the client and the other end until either has ended both ways. `early`
     /// is what the client has sent already.
-    pub(crate) async fn run(self, early: &[u8], client: impl AsyncRead + AsyncWrite + Unpin) {
+    pub async fn run(self, early: &[u8], client: impl AsyncRead + AsyncWrite + Unpin) {
         let end = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(End { stream, idle_time_max, _held }) = end else { return };
         let moved = AtomicU64::new(0);

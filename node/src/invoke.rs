@@ -125,6 +125,7 @@ fn decide(home: &Home, request: &InvokeRequest, preparing: &mut impl FnMut()) ->
         secrets: request.secrets.clone(),
         ports: Vec::new(),
         ingress_ports: vec![port(&plan)],
+        stream_ports: Vec::new(),
         mounts: Vec::new(),
         grants: local_grants(
             &request.allow,

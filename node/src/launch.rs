@@ -45,6 +45,8 @@ pub(crate) struct Container {
     pub ports: Vec<Publish>,
     /// Ports that only the ingress reaches.
     pub ingress_ports: Vec<u16>,
+    /// The same for bytes that are no HTTP, which a Linux program takes.
+    pub stream_ports: Vec<u16>,
     pub mounts: Vec<Mounted>,
     /// Every line that its operator grants.
     pub grants: Vec<Capability>,
@@ -312,7 +314,8 @@ impl Launch {
 
     /// The ports on which the ingress may reach it.
     pub fn ingress_ports(&self) -> Vec<u16> {
-        let ports = self.container.ingress_ports.iter().copied();
+        let streams = self.container.stream_ports.iter().filter(|_| self.kind == Kind::Native);
+        let ports = self.container.ingress_ports.iter().chain(streams).copied();
         ports.filter(|port| self.may_listen(Port::tcp(*port))).collect()
     }
 
@@ -511,6 +514,7 @@ mod tests {
             secrets,
             ports: Vec::new(),
             ingress_ports: Vec::new(),
+            stream_ports: Vec::new(),
             mounts: Vec::new(),
             limits: LimitRequest::default(),
             cpu_millis: None,

@@ -277,6 +277,7 @@ fn decide<W: FnMut(Note)>(
         secrets: request.secrets.clone(),
         ports: ports.clone(),
         ingress_ports: Vec::new(),
+        stream_ports: Vec::new(),
         mounts: request.mounts.clone(),
         grants: local_grants(
             &allow,

@@ -37,6 +37,7 @@ mod restart; // when a container is started again
 mod definition; // task definitions and their revisions
 mod host_name; // host names and paths of routes, as they are written
 mod error_pages; // what clients get in the place of the ingress' own errors
+mod listener; // ports of the ingress for what is no HTTP
 mod route; // how requests reach a service
 mod deployment; // how one revision follows another
 mod placement; // which nodes the tasks of a service go to
@@ -69,6 +70,7 @@ pub use health::HealthProbe;
 pub use host_name::{HostName, RoutePath};
 pub use launch_type::LaunchType;
 pub use limits::{LimitOverrides, Limits};
+pub use listener::{PortRange, ServiceListener, SourceNetwork};
 pub use log::{LogDecoder, LogHead, LogIndex, LogPosition, LogRecord, LogSource};
 pub use manifest::{
     Descriptor, ExecutionConfig, HealthCheck, ImageConfig, Index, Manifest, Platform, RootFs,

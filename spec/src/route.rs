@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 use crate::{
     error_pages::ErrorPages,
     host_name::{HostName, RoutePath},
+    listener::ServiceListener,
     text::ParseError,
 };
 
@@ -36,6 +37,9 @@ pub struct IngressSettings {
     /// Pages in the place of the ingress' own errors.
     #[serde(skip_serializing_if = "ErrorPages::is_empty")]
     pub errors: ErrorPages,
+    /// Ports of the ingresses for what is no HTTP.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub listeners: Vec<ServiceListener>,
 }
 
 /// How many requests a client may make.
@@ -96,6 +100,8 @@ impl IngressSettings {
     pub const HOSTS_MAX: usize = 32;
     /// The largest weight: shares in hundredths of a percent.
     pub const WEIGHT_MAX: u32 = 10_000;
+    /// Listeners of one service: ports are few.
+    pub const LISTENERS_MAX: usize = 16;
     /// A client that makes more needs no limit.
     const REQUESTS_MAX: u32 = 1_000_000;
 
@@ -125,9 +131,15 @@ impl IngressSettings {
             {
                 format!("`requests_per_second` and `burst` are 1 to {}", Self::REQUESTS_MAX)
             }
+            Self { listeners, .. } if listeners.len() > Self::LISTENERS_MAX => {
+                format!("a service has {} `listeners` at most", Self::LISTENERS_MAX)
+            }
             _ => match self.duplicate() {
                 Some(twice) => format!("`{twice}` is given twice"),
-                None => return self.errors.check(),
+                None => {
+                    self.listeners.iter().try_for_each(ServiceListener::check)?;
+                    return self.errors.check();
+                }
             },
         };
         Err(ParseError(problem))
@@ -138,6 +150,7 @@ impl IngressSettings {
         let hosts = self.hosts.iter().map(ToString::to_string);
         hosts
             .chain(self.paths.iter().map(ToString::to_string))
+            .chain(self.listeners.iter().map(|listener| listener.port.to_string()))
             .find(|text| !seen.insert(text.clone()))
     }
 
@@ -171,6 +184,11 @@ mod tests {
             (r#"{ "hosts": ["a.example"], "weight": 10001 }"#, "`weight` is 0 to 10000"),
             (r#"{ "hosts": ["a.example", "A.example"] }"#, "`a.example` is given twice"),
             (r#"{ "hosts": ["a.example"], "paths": ["/a", "/a/"] }"#, "`/a` is given twice"),
+            (r#"{ "listeners": [{ "port": 20000 }, { "port": 20001 }] }"#, ""),
+            (
+                r#"{ "listeners": [{ "port": 20000 }, { "port": "20000/tcp" }] }"#,
+                "`20000/tcp` is given twice",
+            ),
             (r#"{ "errors": { "503": "" } }"#, "the page for `503` has 0 bytes: 1 to 4096 fit"),
             (r#"{ "rate_limit": { "requests_per_second": 0 } }"#, "`requests_per_second` and"),
             (r#"{ "rate_limit": { "requests_per_second": 1, "burst": 0 } }"#, "`burst` are 1 to"),

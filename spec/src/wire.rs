@@ -17,6 +17,7 @@ use crate::{
     definition::{Protocol, TaskDefinition, TaskDefinitionId},
     host_name::HostName,
     launch_type::LaunchType,
+    listener::ServiceListener,
     name::{CertificateName, ClusterName, NodeId, ServiceName, TaskId, Tenant},
     node_problem::NodeProblem,
     object::{NodeSpec, TaskStatus},
@@ -276,11 +277,26 @@ pub struct RouteTable {
     /// What an authority that is to issue a certificate for a host asks it, and the answer.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub challenges: BTreeMap<HostName, HttpChallenge>,
+    /// Ports of the ingress whose connections go to services as they come.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub listeners: Vec<ListenerRoute>,
     /// Address of each node's ingress for the other ingresses, `address:port`.
     pub ingresses: BTreeMap<NodeId, String>,
     /// What the ingress of each node is trusted with. One that is not here may ask for nothing.
     #[serde(default)]
     pub peers: BTreeMap<NodeId, PeerTrust>,
+}
+
+/// A port of the ingress, and the replicas that its connections go to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListenerRoute {
+    /// The port, and how it is served.
+    pub listener: ServiceListener,
+    /// The host name that its service has by itself, whose settings count here too.
+    pub host: String,
+    /// Replicas that are ready.
+    pub backends: Vec<Backend>,
 }
 
 /// Which certificate clients of a host are shown. Its key is in no table: a node asks for it.

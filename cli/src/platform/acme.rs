@@ -115,7 +115,10 @@ fn roots(path: &Path) -> anyhow::Result<String> {
     match !roots.is_empty() && net::tls::roots(roots).is_ok() {
         true => Ok(pem),
         false => Err(Advice::new(format!("there is no certificate in `{}`", path.display()))
-            .hint("--acme-ca takes a PEM file with the certificate of the authority's server, or of its issuer")
+            .hint(
+                "--acme-ca takes a PEM file with the certificate of the authority's server, or of \
+                 its issuer",
+            )
             .into()),
     }
 }
@@ -126,7 +129,10 @@ fn eab_key(path: &Path) -> anyhow::Result<SecretValue> {
     match key.ok().filter(|key| !key.is_empty()).map(SecretValue::new) {
         Some(Ok(key)) => Ok(key),
         _ => Err(Advice::new(format!("there is no key in base64 in `{}`", path.display()))
-            .hint("--acme-eab-key takes a file with the HMAC key that the authority has shown, as it is")
+            .hint(
+                "--acme-eab-key takes a file with the HMAC key that the authority has shown, as it \
+                 is",
+            )
             .into()),
     }
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use net::tls::{CertificateError, CertificateFiles};
 use node::{PrivateNetwork, ingress::AccessLogFormat};
+use spec::PortRange;
 
 use super::copies::{Copies, Holder};
 use crate::{failure::Advice, home::Home};
@@ -39,6 +40,10 @@ pub struct IngressFront {
     /// combined as nginx and Apache write it
     #[arg(long, value_name = "FORMAT")]
     pub access_log: Option<AccessLogFormat>,
+    /// Set these ports of the ingress aside for services that speak no HTTP (service create
+    /// --listener), as in 20000-20100
+    #[arg(long, value_name = "FIRST-LAST")]
+    pub ingress_ports: Option<PortRange>,
 }
 
 /// How clients reach the registry, beside where it listens.
@@ -143,6 +148,12 @@ impl IngressFront {
         let protocol = self.proxy_protocol.then(|| "--proxy-protocol".to_owned());
         let log = self.access_log.iter();
         let log = log.flat_map(|format| ["--access-log".to_owned(), format.to_string()]);
-        self.proxies.arguments().chain(protocol).chain(log)
+        self.proxies.arguments().chain(protocol).chain(log).chain(self.ports())
+    }
+
+    /// Of these, the ones that the control plane takes too.
+    pub fn ports(&self) -> impl Iterator<Item = String> {
+        let ports = self.ingress_ports.iter();
+        ports.flat_map(|ports| ["--ingress-ports".to_owned(), ports.to_string()])
     }
 }

@@ -393,7 +393,7 @@ fn processes(
     let server = ["--advertise", &server, "--registry", &registry, "--user", &record.user];
     let server = server.into_iter().chain(["--domain", &record.domain]).map(str::to_owned);
     let server = server.chain(tuning.networks());
-    let server = server.chain(settings.acme.arguments());
+    let server = server.chain(settings.acme.arguments()).chain(front.ports());
     let server = server.chain(copied(Holder::ControlPlane)).collect();
     let ingress_arguments = copied(Holder::Ingress).chain(front.arguments()).collect();
     let ingress = vec![(LISTEN_FD, sockets.ingress), (PEERS_FD, sockets.peers)];

@@ -62,6 +62,7 @@ impl Args {
             proxies: self.front.proxies.trusted(),
             proxy_protocol: self.front.proxy_protocol,
             access_log: self.front.access_log,
+            ports: self.front.ingress_ports,
             limits: node::ingress::Limits::default(),
         };
         let child = self.child;

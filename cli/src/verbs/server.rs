@@ -5,7 +5,7 @@ use node::PrivateNetwork;
 use orchestrator::Config;
 use registry::Tokens;
 use sandbox::{Network, Service};
-use spec::Tenant;
+use spec::{PortRange, Tenant};
 
 use crate::{
     home::Home,
@@ -46,6 +46,9 @@ pub struct Args {
     /// Let images come from registries in this internal network too, beside the bundled one
     #[arg(long, value_name = "ADDRESS/BITS")]
     private_network: Vec<PrivateNetwork>,
+    /// The ports that ingresses have set aside for services that speak no HTTP
+    #[arg(long, value_name = "FIRST-LAST")]
+    ingress_ports: Option<PortRange>,
     #[command(flatten)]
     certificate: Certificate,
     #[command(flatten)]
@@ -93,6 +96,7 @@ impl Args {
             tenant: self.user,
             domain: self.domain,
             acme,
+            ingress_ports: self.ingress_ports,
             registry: Some(self.registry.to_string()),
             resolver: Arc::new(RegistryResolver::new(self.registry, tokens, authorities, networks)),
         };
@@ -109,6 +113,7 @@ impl Args {
             ("--registry-key", key),
             ("--user", Some(user)),
             ("--domain", Some(self.domain.clone())),
+            ("--ingress-ports", self.ingress_ports.map(|ports| ports.to_string())),
         ];
         let flags = flags.into_iter().filter_map(|(flag, value)| Some([flag.to_owned(), value?]));
         let networks = self.private_network.iter();

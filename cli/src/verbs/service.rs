@@ -3,6 +3,7 @@ mod create; // a service, from flags
 mod update; // what changes of one
 mod deploying; // the settings of deployments
 mod ingress; // host names and rules for requests
+mod listening; // ports for what is no HTTP
 mod placing; // where its copies go, and how many there are
 mod rollout; // its deployments
 
@@ -245,6 +246,7 @@ fn row(service: &Service) -> [String; 8] {
         ago(service.created, now()),
         std::iter::once(host(service))
             .chain(service.spec.ingress.hosts.iter().map(ToString::to_string))
+            .chain(service.spec.ingress.listeners.iter().map(|one| one.port.to_string()))
             .collect::<Vec<_>>()
             .join(","),
         service.status.reason.clone().unwrap_or_else(|| "-".to_owned()),

@@ -53,6 +53,7 @@ mod run_flags; // Docker's flags of `run`, for both kinds of images
 mod guides; // the pages of five languages, followed to the letter
 mod apps; // the samples in five languages
 mod languages; // init, dev, and folders that are not built yet
+mod layer4; // Redis as a service
 mod rootless; // Linux images of an ordinary user
 mod subordinate; // tasks of an ordinary user, each a user of its own
 mod inside; // a container of another engine

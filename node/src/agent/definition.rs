@@ -28,6 +28,7 @@ pub(super) fn container(
         })
     };
     let http = definition.ports.iter().filter(|port| port.protocol.is_routed());
+    let streams = definition.ports.iter().filter(|port| port.protocol == spec::Protocol::Tcp);
     let claim =
         |name: &spec::VolumeName| task.definition.volumes.iter().find(|claim| claim.name == *name);
     Ok(Container {
@@ -40,6 +41,7 @@ pub(super) fn container(
         secrets: BTreeMap::new(),
         ports: definition.ports.iter().filter_map(publish).collect(),
         ingress_ports: http.map(|port| port.container_port).collect(),
+        stream_ports: streams.map(|port| port.container_port).collect(),
         mounts: definition
             .mounts
             .iter()

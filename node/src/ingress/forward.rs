@@ -24,6 +24,7 @@ use super::{
     sticky,
     table::{Replica, Service, Target},
     trace::{REQUEST_ID, RequestIds, Trace},
+    tunnelled,
     upgrade::Upgrade,
     upstream::{Lease, Upstream},
 };
@@ -160,6 +161,9 @@ impl Forwarder {
             if let Some(replica) = hop::probed(&request) {
                 return self.answer_probe(trust, replica).await;
             }
+            if let Some(name) = tunnelled::asked(&request) {
+                return self.tunnel(trust, name).await;
+            }
         }
         if *arrival == Arrival::Client
             && let Some(answer) = challenge::answer(&self.routes, &request)
@@ -260,6 +264,22 @@ impl Forwarder {
         let mut response = Response::new(ResponseBody::Own(Full::default()));
         *response.status_mut() = if answers { StatusCode::NO_CONTENT } else { hop::SILENT };
         Ok(response)
+    }
+
+    /// Leads another ingress to a replica here that speaks no HTTP.
+    async fn tunnel(
+        &self,
+        trust: &PeerTrust,
+        name: &str,
+    ) -> Result<Response<ResponseBody>, GatewayError> {
+        let replica = self.routes.replica_of(trust, name).or_else(|| {
+            self.routes.refresh();
+            self.routes.replica_of(trust, name)
+        });
+        let replica = replica.ok_or_else(|| GatewayError::no_replica(name))?;
+        let answer = tunnelled::answer(&replica).await;
+        let answer = answer.map_err(|_| GatewayError::no_replica(name))?;
+        Ok(answer.map(ResponseBody::Own))
     }
 
     /// Tries the replicas of a service until one answers, and says which one did.

@@ -84,6 +84,11 @@ pub(super) const INSIDE_CONNECTIONS_MAX: usize = 2048;
 pub(super) const INSIDE_CONNECTIONS_PER_TENANT_MAX: usize = 512;
 /// For the agent to name its tenant, which it does before it hands the connection on.
 pub(super) const INSIDE_PREFACE_TIME_MAX: Duration = Duration::from_secs(2);
+/// Connections to ports of services that speak no HTTP, of all services: each has two descriptors
+/// and two buffers of 8 KiB.
+pub(super) const LAYER4_CONNECTIONS_MAX: usize = 4096;
+/// Of these, from one address prefix.
+pub(super) const LAYER4_CONNECTIONS_PER_ADDRESS_MAX: usize = 1024;
 /// Descriptors for all of these, and one more for each on its way to a replica. Where there are
 /// fewer, the limits are less in proportion.
 pub(super) const DESCRIPTORS_WANTED: u64 = 2
@@ -91,7 +96,8 @@ pub(super) const DESCRIPTORS_WANTED: u64 = 2
         + POOL_CONNECTIONS_MAX
         + TENANT_CONNECTIONS_MAX
         + HANDSHAKES_MAX
-        + INSIDE_CONNECTIONS_MAX) as u64
+        + INSIDE_CONNECTIONS_MAX
+        + LAYER4_CONNECTIONS_MAX) as u64
     + 256;
 
 /// Clients of one service whose requests are counted at one time: some 5 MB.
@@ -126,6 +132,15 @@ pub(super) const ACCESS_LINES_WAITING_MAX: usize = 4096;
 pub(super) const ACCESS_LOG_END_TIME_MAX: Duration = Duration::from_secs(1);
 /// Of a path, a host and the name of a program in one line.
 pub(super) const ACCESS_TEXT_BYTES_MAX: usize = 1024;
+
+/// Connections that wait for an accept, as the kernel has it for every other port.
+pub(super) const LAYER4_BACKLOG: i32 = 1024;
+/// Between two looks at which ports services have: soon after a change is in service.
+pub(super) const LAYER4_LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Replicas that one connection is tried with: three that cannot be reached are no chance.
+pub(super) const LAYER4_REPLICAS_TRIED_MAX: usize = 3;
+/// A connection in which nothing moves, as a network load balancer of AWS has it.
+pub(super) const LAYER4_IDLE_TIME_MAX: Duration = Duration::from_secs(350);
 
 /// A request that calls from service to service so often goes in circles.
 pub(super) const HOPS_MAX: u32 = 16;

@@ -42,13 +42,16 @@ mod upgrade; // connections that become something else than HTTP
 mod grpc; // refusals that clients of gRPC understand
 mod logged_body; // a response that is counted
 mod challenge; // proofs for authorities that issue certificates
+mod tunnelled; // bytes of a replica on another node
 mod forward; // one request, from its arrival to its response
 mod error; // responses of the ingress itself, for programs and for browsers
+mod layer4; // ports of services that speak no HTTP
 mod server; // listeners, connections, drain
 mod process; // the process around it: fewer rights, then one runtime
 
 pub use access_log::{AccessLogFiles, AccessLogFormat};
 pub use folder::{CERTIFICATE_FILE, socket_name};
+pub use layer4::ReservedPorts;
 pub use limits::Limits;
 pub use process::{IngressConfig, keep_certificate, run};
 pub use server::{Front, Listeners, serve};

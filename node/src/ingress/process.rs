@@ -2,11 +2,13 @@ use std::{io, net::TcpListener, path::PathBuf};
 
 use net::{TrustedProxies, tls::CertificateFiles};
 use sandbox::{Network, Service};
+use spec::PortRange;
 
 use super::{
     access_log::{AccessLogFiles, AccessLogFormat},
     counted,
     folder::{INGRESS_ID, IngressFolder},
+    layer4::ReservedPorts,
     limits::Limits,
     server::{Front, Listeners, serve},
 };
@@ -37,6 +39,8 @@ pub struct IngressConfig {
     pub proxy_protocol: bool,
     /// How the lines of the access log look, where there is one.
     pub access_log: Option<AccessLogFormat>,
+    /// Ports that services may have.
+    pub ports: Option<PortRange>,
 }
 
 /// Gives the ingress of `home` a certificate and its key, in PEM, in the folder that it reads.
@@ -88,6 +92,8 @@ pub fn run(config: IngressConfig, unprivileged: impl FnOnce()) -> Result<()> {
     };
     let access_log = config.access_log.map(open).transpose()?;
     net::Descriptors::raise();
+    let address = listener.local_addr().map_err(system("listen"))?.ip();
+    let ports = config.ports.map(|range| ReservedPorts::bind(address, range));
     if let Err(error) = engine::prefer_short_turns() {
         tracing::debug!(%error, "the ingress has turns of the usual length");
     }
@@ -120,6 +126,7 @@ pub fn run(config: IngressConfig, unprivileged: impl FnOnce()) -> Result<()> {
                 proxies: config.proxies,
                 proxy_protocol: config.proxy_protocol,
                 access_log,
+                ports: ports.unwrap_or_default(),
             },
         };
         serve(listeners, crate::signals::terminated()).await;

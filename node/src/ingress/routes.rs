@@ -10,7 +10,7 @@ use std::{
 use runtime::AddressRules;
 use rustls::pki_types::CertificateDer;
 use spec::{
-    HostName, NodeId, Tenant,
+    HostName, NodeId, Port, Tenant,
     wire::{PeerTrust, RouteCertificate},
 };
 
@@ -20,7 +20,7 @@ use super::{
     inside::named_inside,
     limits::ROUTES_EVERY,
     path,
-    table::{Replica, Service, Table, Target},
+    table::{PortRoute, Replica, Service, Table, Target},
 };
 
 /// Where a request came in.
@@ -139,6 +139,16 @@ impl Routes {
     /// Which certificates clients of which hosts are shown.
     pub fn certificates(&self) -> BTreeMap<HostName, RouteCertificate> {
         self.table().certificates.clone()
+    }
+
+    /// The ports that services have.
+    pub fn ports(&self) -> Vec<Port> {
+        self.table().ports.keys().copied().collect()
+    }
+
+    /// Where the connections of `port` go.
+    pub fn port(&self, port: Port) -> Option<Arc<PortRoute>> {
+        self.table().ports.get(&port).cloned()
     }
 
     /// The answer to an authority that asks `host` for `token`, if it is to have one.

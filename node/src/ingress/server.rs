@@ -30,6 +30,7 @@ use super::{
     forward::Forwarder,
     head, host_certificates,
     inside::read_preface,
+    layer4::{ReservedPorts, Streams},
     limits::{
         ACCESS_LOG_END_TIME_MAX, DESCRIPTORS_WANTED, HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX,
         INSIDE_CONNECTIONS_MAX, INSIDE_CONNECTIONS_PER_TENANT_MAX, INSIDE_PREFACE_TIME_MAX, Limits,
@@ -70,12 +71,14 @@ pub struct Front {
     pub proxy_protocol: bool,
     /// Where there is a line for each of their requests, and how it looks.
     pub access_log: Option<(AccessLogFormat, AccessLogFiles)>,
+    /// The ports that services may have.
+    pub ports: ReservedPorts,
 }
 
 /// Serves until `shutdown`, then lets requests finish.
 pub async fn serve(listeners: Listeners, shutdown: impl Future<Output = ()>) {
     let Listeners { folder, clients, peers, inside, limits, counts, front } = listeners;
-    let Front { certificate, proxies, proxy_protocol, access_log } = front;
+    let Front { certificate, proxies, proxy_protocol, access_log, ports } = front;
     let share = |limit| Descriptors::allowed().share(limit, DESCRIPTORS_WANTED);
     let of_clients = || {
         let each = share(limits.connections_per_address_max);
@@ -87,14 +90,14 @@ pub async fn serve(listeners: Listeners, shutdown: impl Future<Output = ()>) {
     let tls = Arc::new(PeerTls::of(identity.as_ref()));
     let (access_log, writing) = started(access_log).unzip();
     let ingress = Arc::new(Ingress {
-        forwarder: Forwarder {
+        forwarder: Arc::new(Forwarder {
             routes: Routes::open(folder.clone()),
             upstream: Arc::new(Upstream::new(tls.clone())),
             limits,
             proxies: proxies.clone(),
             ids: RequestIds::new(),
             access_log,
-        },
+        }),
         tls,
         acceptor: certificates.server().into(),
         redirects: certificates.has_default(),
@@ -108,6 +111,8 @@ pub async fn serve(listeners: Listeners, shutdown: impl Future<Output = ()>) {
         connections: Connections::new(),
         peers: PeerLimits::within(Descriptors::allowed()),
     });
+    let connections = ingress.connections.clone();
+    let streams = Streams::new(ports, ingress.forwarder.clone(), connections, share);
     let renewals = async {
         match &certificate {
             Some(certificate) => certificate.keep_up().await,
@@ -119,13 +124,14 @@ pub async fn serve(listeners: Listeners, shutdown: impl Future<Output = ()>) {
         never = ingress.accept_clients(&clients) => match never {},
         never = ingress.accept_peers(peers.as_ref()) => match never {},
         never = ingress.accept_inside(inside.as_ref()) => match never {},
+        never = streams.keep_up() => match never {},
         () = ingress.forwarder.routes.keep_up() => {}
         () = counted::keep(&ingress.forwarder.routes, counts) => {}
         () = ingress.maintain(&folder, identity) => {}
         () = host_certificates::keep_up(&folder, &ingress.forwarder.routes, &certificates) => {}
         never = renewals => match never {},
     }
-    drop((clients, peers, inside));
+    drop((clients, peers, inside, streams));
     ingress.connections.clone().drain(limits.drain_time_max).await;
     drop(ingress);
     if let Some(writing) = writing {
@@ -149,7 +155,7 @@ fn started(
 }
 
 struct Ingress {
-    forwarder: Forwarder,
+    forwarder: Arc<Forwarder>,
     tls: Arc<PeerTls>,
     /// For clients that speak TLS.
     acceptor: TlsAcceptor,

@@ -12,7 +12,7 @@ use std::{
 
 use runtime::AddressRules;
 use spec::{
-    HostName, NodeId, Protocol, RoutePath, RouteSettings, TaskId, Tenant,
+    HostName, NodeId, Port, Protocol, RoutePath, RouteSettings, ServiceListener, TaskId, Tenant,
     wire::{Backend, HttpChallenge, PeerTrust, RouteCertificate, RouteTable},
 };
 use tokio::sync::Semaphore;
@@ -99,6 +99,14 @@ pub(super) struct Rule {
     count: Arc<AtomicU64>,
 }
 
+/// A port of the ingress that a service has.
+#[derive(Debug)]
+pub(super) struct PortRoute {
+    pub listener: ServiceListener,
+    /// Its replicas at the port of the container that is meant.
+    pub service: Arc<Service>,
+}
+
 /// Which file it is: when it was written, its inode and its size.
 pub(super) type Seen = (SystemTime, u64, u64);
 
@@ -111,6 +119,8 @@ pub(super) struct Table {
     pub here: HashMap<Arc<str>, Arc<Replica>>,
     /// Of other host names.
     pub rules: BTreeMap<String, Vec<Rule>>,
+    /// Of ports whose connections are passed on as they come.
+    pub ports: BTreeMap<Port, Arc<PortRoute>>,
     /// Which certificates clients of which hosts are shown.
     pub certificates: BTreeMap<HostName, RouteCertificate>,
     /// What authorities ask of which hosts.
@@ -133,15 +143,25 @@ impl Table {
         let Shared { node: here, routes, networks, .. } = shared;
         let addresses = AddressRules::new(networks.into_iter().map(PrivateNetwork::host));
         let known = Known::of(before);
-        let services = routes.hosts.iter().map(|(host, backends)| {
-            let replica = |backend: &Backend| {
-                let name = socket_name(&backend.tenant, &backend.task, backend.container_port);
-                let target = match backend.node == here {
-                    true => Target::Local(folder.join(&name)),
-                    false => peer(&routes, &backend.node)?,
-                };
-                Some(Arc::new(known.replica(target, &name, backend)))
+        let replica = |backend: &Backend| {
+            let name = socket_name(&backend.tenant, &backend.task, backend.container_port);
+            let target = match backend.node == here {
+                true => Target::Local(folder.join(&name)),
+                false => peer(&routes, &backend.node)?,
             };
+            Some(Arc::new(known.replica(target, &name, backend)))
+        };
+        let ports = routes.listeners.iter().map(|route| {
+            let replicas = route.backends.iter().filter_map(replica).collect();
+            let settings = routes.settings.get(&route.host).cloned().unwrap_or_default();
+            let port = route.listener.port;
+            let before = known.before.ports.get(&port).map(|before| &before.service);
+            let service = Service::new(port.to_string().into(), replicas, settings, before);
+            let (listener, service) = (route.listener.clone(), Arc::new(service));
+            (port, Arc::new(PortRoute { listener, service }))
+        });
+        let ports: BTreeMap<Port, Arc<PortRoute>> = ports.collect();
+        let services = routes.hosts.iter().map(|(host, backends)| {
             let replicas = backends.iter().filter_map(replica).collect();
             let settings = routes.settings.get(host).cloned().unwrap_or_default();
             let (before, host) = (known.before.services.get(host), host.to_ascii_lowercase());
@@ -155,12 +175,13 @@ impl Table {
             (host.to_string(), rules.iter().map(rule).collect())
         });
         let rules = rules.collect();
-        let here = services.values().flat_map(|service| &service.replicas);
+        let of_ports = ports.values().map(|route| &route.service);
+        let here = services.values().chain(of_ports).flat_map(|service| &service.replicas);
         let here = here.filter(|replica| replica.ingress.is_none());
         let here = here.map(|replica| (replica.name.clone(), replica.clone())).collect();
         let (certificates, challenges) = (routes.certificates, routes.challenges);
         let nodes = routes.peers;
-        Self { seen, rules, services, here, certificates, challenges, nodes, addresses }
+        Self { seen, rules, services, ports, here, certificates, challenges, nodes, addresses }
     }
 
     /// The rules of `host`, or of the wildcard that it is one of.
@@ -175,7 +196,10 @@ impl Table {
 
 impl<'a> Known<'a> {
     fn of(before: &'a Table) -> Self {
-        let replicas = || before.services.values().flat_map(|service| &service.replicas);
+        let replicas = || {
+            let of_ports = before.ports.values().map(|route| &route.service);
+            before.services.values().chain(of_ports).flat_map(|service| &service.replicas)
+        };
         let ingress =
             |replica: &Arc<Replica>| Some((replica.target.clone(), replica.ingress.clone()?));
         Self {

@@ -35,6 +35,7 @@ mod frozen;
 mod front;
 mod host_certificates;
 mod http2;
+mod layer4;
 mod rules;
 mod seen;
 mod shares;

@@ -107,7 +107,8 @@ impl OrderError {
                 _ => return None,
             },
             Self::NoHttpChallenge(_) => {
-                "upload a certificate instead: margay certificate create NAME --cert FILE --key FILE"
+                "upload a certificate instead: margay certificate create NAME --cert FILE \
+                 --key FILE"
             }
             Self::Full => "remove one that is not shown any more: margay certificate ls",
             Self::Web(error) => match **error {

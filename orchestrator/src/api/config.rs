@@ -1,7 +1,7 @@
 use std::{net::TcpListener, path::PathBuf, sync::Arc};
 
 use net::tls::CertificateFiles;
-use spec::Tenant;
+use spec::{PortRange, Tenant};
 
 use super::resolver::ImageResolver;
 use crate::acme::AcmeConfig;
@@ -27,6 +27,8 @@ pub struct Config {
     pub domain: String,
     /// The authority that is asked for certificates of hosts, where there is one.
     pub acme: Option<AcmeConfig>,
+    /// The ports of ingresses that services may have.
+    pub ingress_ports: Option<PortRange>,
     /// Where the bundled registry is, `host:port`: told to nodes when they join.
     pub registry: Option<String>,
     /// Turns an image as a user names it into a digest and wants.

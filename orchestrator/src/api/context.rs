@@ -2,7 +2,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use audit::AuditLog;
 use net::tls::{self, CertificateFiles};
-use spec::{NodeCondition, Tenant, Timestamp};
+use spec::{NodeCondition, PortRange, Tenant, Timestamp};
 use store::{Store, Txn};
 use tokio::{sync::RwLock, time::interval};
 use tokio_rustls::TlsAcceptor;
@@ -51,6 +51,8 @@ pub(crate) struct Api {
     pub quotas: Quotas,
     /// Whether an authority is asked for certificates of hosts.
     pub has_acme: bool,
+    /// The ports of ingresses that services may have.
+    pub ingress_ports: Option<PortRange>,
     /// Held shared while something is put into a cluster, and alone while one is deleted.
     pub clusters: RwLock<()>,
     /// The OpenAPI document. It is made from the table of routes, which handlers do not see.
@@ -64,7 +66,8 @@ impl Api {
         store: Arc<dyn Store>,
         address: Option<SocketAddr>,
     ) -> Result<Self, Error> {
-        let Config { data_dir, advertise, tenant, domain, acme, registry, resolver, .. } = config;
+        let Config { data_dir, advertise, tenant, domain, registry, resolver, .. } = config;
+        let (acme, ingress_ports) = (config.acme, config.ingress_ports);
         let issuer = Issuer::open(&data_dir)?;
         let path = data_dir.join("audit");
         let audit = AuditLog::open(&path).map_err(|source| Error::Io { path, source })?;
@@ -86,6 +89,7 @@ impl Api {
             registry,
             quotas: Quotas::default(),
             has_acme: acme.is_some(),
+            ingress_ports,
             clusters: RwLock::default(),
             document: serde_json::Value::Null,
         };

@@ -231,6 +231,7 @@ pub fn config(folder: &Path, listener: TcpListener) -> Config {
         advertise: None,
         tenant: "acme".parse().unwrap(),
         acme: None,
+        ingress_ports: Some("20000-20009".parse().unwrap()),
         domain: "localhost".to_owned(),
         registry: Some("127.0.0.1:5000".to_owned()),
         resolver: Arc::new(TestImages),

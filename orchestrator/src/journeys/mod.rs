@@ -7,6 +7,7 @@ mod audit; // what is recorded of every request
 mod certificates; // of host names, and which nodes get them
 mod credentials; // made, rotated, removed, taken over
 mod faults; // restarts, replays, races
+mod listeners; // ports of services
 mod life; // a service from its definition to its end
 mod memory; // what hostile connections cost
 mod quotas; // what a tenant may have

@@ -4,9 +4,9 @@ use std::{
 };
 
 use spec::{
-    ContainerDefinition, HostName, IngressSettings, NodeId, RoutePath, RouteRule, RouteSettings,
-    Scaling, Tenant,
-    wire::{self, Backend, HttpChallenge, PeerTrust, RouteCertificate, RouteTable},
+    ContainerDefinition, HostName, IngressSettings, NodeId, Port, RoutePath, RouteRule,
+    RouteSettings, Scaling, Tenant,
+    wire::{self, Backend, HttpChallenge, ListenerRoute, PeerTrust, RouteCertificate, RouteTable},
 };
 
 use super::{host_certificates::HostCertificates, host_names::HostNames};
@@ -42,6 +42,7 @@ struct TenantRoutes {
     /// Of this tenant.
     certificates: BTreeMap<HostName, RouteCertificate>,
     challenges: BTreeMap<HostName, HttpChallenge>,
+    listeners: BTreeMap<Port, ListenerRoute>,
     /// Of nodes that only their owner sees.
     own_ingresses: BTreeMap<NodeId, String>,
 }
@@ -89,6 +90,11 @@ impl Routes {
             if settings != RouteSettings::default() {
                 of_tenant.settings.insert(host.clone(), settings);
             }
+            for listener in &stored.value.service.spec.ingress.listeners {
+                let (listener, host) = (listener.clone(), host.clone());
+                let route = ListenerRoute { listener, host, backends: Vec::new() };
+                of_tenant.listeners.insert(route.listener.port, route);
+            }
             of_tenant.hosts.insert(host, Vec::new());
         }
         for claim in model.hosts.values() {
@@ -98,6 +104,7 @@ impl Routes {
         for (node, keys) in model.by_node.iter().filter(|(node, _)| !disconnected.contains(*node)) {
             for stored in keys.iter().filter_map(|key| model.tasks.get(key)) {
                 routes.add_task(model, &stored.value, node, names);
+                routes.add_to_listeners(model, &stored.value, node);
             }
         }
         routes.add_certificates(model, names);
@@ -172,6 +179,36 @@ impl Routes {
         }
     }
 
+    /// A replica as a backend of the ports of its service.
+    fn add_to_listeners(&mut self, model: &Model, record: &TaskRecord, node: &NodeId) {
+        let service = record.service_key().and_then(|key| model.services.get(&key));
+        let (Some(service), true) = (service, record.is_routable()) else { return };
+        let listeners = &service.value.service.spec.ingress.listeners;
+        let Some(definition) = model.definition_of(record).filter(|_| !listeners.is_empty()) else {
+            return;
+        };
+        let of_tenant = self.tenants.entry(record.tenant.clone()).or_default();
+        let newest = service.value.newest_percent().is_some() && service.value.is_requested(record);
+        for listener in listeners {
+            let mapping = definition.listener_port(listener);
+            if let Some(route) = of_tenant.listeners.get_mut(&listener.port)
+                && let Some(mapping) = mapping
+            {
+                let (tenant, task) = (record.tenant.clone(), record.id().clone());
+                let (container_port, protocol) = (mapping.container_port, mapping.protocol);
+                let node = node.clone();
+                route.backends.push(Backend {
+                    node,
+                    tenant,
+                    task,
+                    container_port,
+                    newest,
+                    protocol,
+                });
+            }
+        }
+    }
+
     /// What has changed since `before`, whose slices stay where they hold.
     pub fn succeed(&mut self, before: Self) -> RouteChanges {
         let tenants = self.tenants.keys().chain(before.tenants.keys());
@@ -208,6 +245,7 @@ impl Routes {
             table.settings.extend(own.settings.clone());
             table.certificates.extend(own.certificates.clone());
             table.challenges.extend(own.challenges.clone());
+            table.listeners.extend(own.listeners.values().cloned());
             let trusts = own
                 .own_ingresses
                 .keys()

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
-use spec::{ClusterName, HostName, RoutePath, ServiceName, Tenant};
+use spec::{ClusterName, HostName, Port, RoutePath, ServiceName, Tenant};
 use utoipa::ToSchema;
 
 use crate::limits::HOST_ROUTES_MAX;
@@ -24,6 +24,15 @@ pub(crate) struct HostClaim {
     pub tenant: Tenant,
     /// What its services answer for. Never empty in the store.
     pub routes: Vec<HostRoute>,
+}
+
+/// A port of the ingresses that a service has: one record, so that two cannot both write it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PortClaim {
+    pub port: Port,
+    pub tenant: Tenant,
+    pub cluster: ClusterName,
+    pub service: ServiceName,
 }
 
 /// The part of a host that one service answers for.

@@ -2,8 +2,8 @@
 //! system (`/sys/…`).
 
 use spec::{
-    CertificateName, ClusterName, CredentialName, Digest, Family, HostName, NodeId, SecretName,
-    ServiceName, TaskDefinitionId, TaskId, Tenant, Timestamp, VolumeName,
+    CertificateName, ClusterName, CredentialName, Digest, Family, HostName, NodeId, Port,
+    SecretName, ServiceName, TaskDefinitionId, TaskId, Tenant, Timestamp, VolumeName,
 };
 
 /// Counts up with each start; every write of the reconciler is fenced by it.
@@ -39,6 +39,11 @@ pub(crate) fn host(host: &HostName) -> String {
 
 pub(crate) fn node(id: &NodeId) -> String {
     format!("{NODES}{id}")
+}
+
+/// Of the ingresses, and the service that has it.
+pub(crate) fn port(port: &Port) -> String {
+    format!("/sys/ports/{port}")
 }
 
 /// Which node a certificate belongs to, by its fingerprint.

@@ -55,8 +55,8 @@ impl OrderRecord {
 }
 
 /// The name of the certificate that is ordered for `host`: `acme-` and the host, with dashes for
-/// its dots and its `*`. Where that could be the name of another host's too, or is too long for a name, it
-/// ends with digits of the host's digest.
+/// its dots and its `*`. Where that could be the name of another host's too, or is too long for a
+/// name, it ends with digits of the host's digest.
 pub(crate) fn certificate_name(host: &HostName) -> CertificateName {
     const CHARS_MAX: usize = 63;
     let plain = format!("acme-{}", host.as_str().replace(['.', '*'], "-"));

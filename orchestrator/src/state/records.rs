@@ -8,8 +8,9 @@ use std::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use spec::{
     ClusterName, ContainerDefinition, Deployment, FileGrant, LaunchType, NodeId, NodeSpec,
-    PortMapping, Service, ServiceEvent, ServiceName, Taint, Task, TaskDefinition, TaskDefinitionId,
-    TaskId, TaskPhase, TaskSpec, TaskStatus, Tenant, Timestamp, VolumeName,
+    PortMapping, Protocol, Service, ServiceEvent, ServiceListener, ServiceName, Taint, Task,
+    TaskDefinition, TaskDefinitionId, TaskId, TaskPhase, TaskSpec, TaskStatus, Tenant, Timestamp,
+    VolumeName,
 };
 use store::{Compare, Kv, Rev, Txn};
 
@@ -121,6 +122,18 @@ impl DefinitionRecord {
             let port = container.ports.iter().find(|port| port.protocol.is_routed())?;
             Some((*port, container))
         })
+    }
+
+    /// The port that a listener leads to, in the first container that has it: the one that is
+    /// named, or the first for bytes.
+    pub fn listener_port(&self, listener: &ServiceListener) -> Option<PortMapping> {
+        let leads_to = |port: &&PortMapping| match listener.container_port {
+            Some(number) => port.container_port == number,
+            None => port.protocol == Protocol::Tcp,
+        };
+        let is_reached = listener.port.transport.is_tcp();
+        let containers = self.definition.containers.iter().filter(|_| is_reached);
+        containers.flat_map(|container| &container.ports).find(leads_to).copied()
     }
 
     pub fn is_native(&self) -> bool {

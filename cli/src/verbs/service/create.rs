@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use orchestrator::{Client, CreateService};
 use spec::{
@@ -98,15 +98,25 @@ fn created(
         block_on(converge::wait(client, service, time_max))?;
     }
     // It is made; what can be said about it is no reason to fail.
-    let is_reached = block_on(client.definition(&service.spec.task_definition))
-        .is_ok_and(|made| made.definition.containers.iter().any(|c| !c.ports.is_empty()));
+    let definition = block_on(client.definition(&service.spec.task_definition)).ok();
+    let has_port = |is_meant: fn(&spec::PortMapping) -> bool| {
+        let containers = definition.iter().flat_map(|made| &made.definition.containers);
+        containers.flat_map(|container| &container.ports).any(is_meant)
+    };
     // At which address the ingress of another machine is reached, its operator knows.
     let record = here.map(Record::read).transpose()?.flatten();
-    if let Some(record) = record.filter(|_| is_reached) {
-        let own = service.spec.ingress.hosts.iter().map(ToString::to_string);
-        let hosts = std::iter::once(host(service)).chain(own);
-        let urls = hosts.map(|host| record.url(&host)).collect::<Vec<_>>();
-        notice(format_args!("Reach it at {}", urls.join(" and ")));
+    let Some(record) = record.filter(|_| has_port(|_| true)) else { return Ok(()) };
+    let IngressSettings { hosts, listeners, .. } = &service.spec.ingress;
+    let hosts = std::iter::once(host(service)).chain(hosts.iter().map(ToString::to_string));
+    let urls = hosts.map(|host| record.url(&host));
+    let urls = urls.filter(|_| has_port(|port| port.protocol.is_routed()));
+    let ports = listeners.iter().map(|one| {
+        let at = SocketAddr::new(record.ingress.ip(), one.port.number);
+        format!("{}://{at}", one.port.transport.word())
+    });
+    let all: Vec<String> = urls.chain(ports).collect();
+    if !all.is_empty() {
+        notice(format_args!("Reach it at {}", all.join(" and ")));
     }
     Ok(())
 }

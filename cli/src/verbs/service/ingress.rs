@@ -4,6 +4,8 @@ use std::io::Read;
 
 use spec::{ErrorPages, HostName, IngressSettings, RateLimit, RoutePath};
 
+use super::listening::ListenerFlags;
+
 /// Host names of a service, and rules for the requests to it.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct IngressFlags {
@@ -33,6 +35,8 @@ pub struct IngressFlags {
     /// without a file as it does by itself; repeat it for more
     #[arg(long, value_name = "STATUS=FILE", value_parser = error_page)]
     error_page: Vec<ErrorPage>,
+    #[command(flatten)]
+    listeners: ListenerFlags,
 }
 
 /// A page for a status, or none.
@@ -40,13 +44,14 @@ type ErrorPage = (u16, Option<String>);
 
 impl IngressFlags {
     pub fn is_given(&self) -> bool {
-        let Self { host, path, weight, https, sticky, rate_limit, error_page } = self;
+        let Self { host, path, weight, https, sticky, rate_limit, error_page, listeners } = self;
         !host.is_empty()
             || !path.is_empty()
             || weight.is_some()
             || https.or(*sticky).is_some()
             || rate_limit.is_some()
             || !error_page.is_empty()
+            || listeners.is_given()
     }
 
     /// `settings` with what was asked for. A list takes the place of the one before.
@@ -65,6 +70,7 @@ impl IngressFlags {
             sticky: self.sticky.unwrap_or(settings.sticky),
             rate_limit: rate_limit.filter(|limit| limit.requests_per_second != 0),
             errors,
+            listeners: self.listeners.applied_to(settings.listeners),
         }
     }
 }

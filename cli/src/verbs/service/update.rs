@@ -21,7 +21,7 @@ use crate::{control::Control, home::Home, output::line, serve::block_on};
         "rebalance", "priority",
         "scale", "target", "schedule", "scale_out_cooldown", "scale_in_cooldown",
         "no_scaling", "host", "path", "weight", "https", "sticky", "rate_limit",
-        "error_page", "no_hosts"])
+        "error_page", "no_hosts", "listener", "no_listeners"])
     .required(true).multiple(true)))]
 pub struct Update {
     /// Its name
@@ -56,6 +56,9 @@ pub struct Update {
     /// Answer for no host name but its own
     #[arg(long, conflicts_with_all = ["host", "path", "weight"])]
     no_hosts: bool,
+    /// Have no port for what is no HTTP any more
+    #[arg(long, conflicts_with = "listener")]
+    no_listeners: bool,
     #[command(flatten)]
     control: Control,
 }
@@ -70,8 +73,8 @@ impl Update {
             remove_scaling: self.no_scaling,
             ..UpdateService::default()
         };
-        let Self { deployment, placement, scaling, ingress, no_hosts, .. } = self;
-        let flags = Flags { deployment, placement, scaling, ingress, no_hosts };
+        let Self { deployment, placement, scaling, ingress, no_hosts, no_listeners, .. } = self;
+        let flags = Flags { deployment, placement, scaling, ingress, no_hosts, no_listeners };
         let client = self.control.client(home)?;
         change(&client, &self.cluster, &self.name, update, &flags, wait)
     }
@@ -85,6 +88,7 @@ pub struct Flags {
     scaling: ScalingFlags,
     ingress: IngressFlags,
     no_hosts: bool,
+    no_listeners: bool,
 }
 
 /// Changes a service, and waits until what it is to run is in service, where that is wanted.
@@ -96,8 +100,8 @@ pub fn change(
     flags: &Flags,
     wait: Option<Duration>,
 ) -> anyhow::Result<()> {
-    let Flags { deployment, placement, scaling, ingress, no_hosts } = flags;
-    let is_routed = ingress.is_given() || *no_hosts;
+    let Flags { deployment, placement, scaling, ingress, no_hosts, no_listeners } = flags;
+    let is_routed = ingress.is_given() || *no_hosts || *no_listeners;
     if deployment.is_given() || placement.is_given() || scaling.is_given() || is_routed {
         let before = block_on(client.service(cluster, name))?.spec;
         if deployment.is_given() {
@@ -110,6 +114,9 @@ pub fn change(
             let mut settings = before.ingress;
             if *no_hosts {
                 (settings.hosts, settings.paths, settings.weight) = Default::default();
+            }
+            if *no_listeners {
+                settings.listeners.clear();
             }
             update.ingress = Some(ingress.applied_to(settings));
         }

@@ -116,3 +116,74 @@ async fn services_that_call_each_other_in_a_circle_get_508() {
     assert!(text.contains("E_LOOP") && text.contains("goes in circles"), "{text}");
     assert_eq!(calls.load(Ordering::SeqCst), 16);
 }
+
+/// A frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
+}
+
+/// Says `first`, and then `rest` again and again, a piece every twentieth of a second, until the
+/// connection ends. Returns how long that took.
+async fn drip(site: &Site, first: &[u8], rest: &[u8]) -> Duration {
+    let began = Instant::now();
+    let stream = TcpStream::connect(site.address).await.unwrap();
+    let (mut read, mut write) = stream.into_split();
+    let first = first.to_vec();
+    let rest = rest.to_vec();
+    let dripping = tokio::spawn(async move {
+        if write.write_all(&first).await.is_err() {
+            return;
+        }
+        loop {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            if !rest.is_empty() && write.write_all(&rest).await.is_err() {
+                return;
+            }
+        }
+    });
+    let mut said = Vec::new();
+    let ended = timeout(Duration::from_secs(10), read.read_to_end(&mut said)).await;
+    dripping.abort();
+    assert!(ended.is_ok(), "it goes on: {}", first_words(&said));
+    began.elapsed()
+}
+
+fn first_words(said: &[u8]) -> String {
+    said[..said.len().min(200)].escape_ascii().to_string()
+}
+
+#[tokio::test]
+async fn a_client_that_sends_a_byte_now_and_then_holds_no_connection() {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    const DATA: u8 = 0;
+    const HEADERS: u8 = 1;
+    const SETTINGS: u8 = 4;
+    const PING: u8 = 6;
+    const CONTINUATION: u8 = 9;
+    // `:method POST`, `:scheme http`, `:path /`, `:authority` as it is.
+    let fields = [&[0x83, 0x86, 0x84, 0x41, HOST.len() as u8], HOST.as_bytes()].concat();
+    let open = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
+    let unfinished = [&open[..], &frame(HEADERS, 0, 1, &fields)].concat();
+    let with_body = [&open[..], &frame(HEADERS, 4, 1, &fields)].concat();
+    let site = Site::open_with("n1", &[backend("n1", "a")], None, hasty()).await;
+    let _a = site.replica("a");
+    let post = format!("POST / HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: 100000\r\n\r\n");
+    for (what, first, rest) in [
+        ("nothing", &b""[..], &b""[..]),
+        ("a line without an end", b"G", b"E"),
+        ("a head without an end", b"GET / HTTP/1.1\r\n", b"a: b\r\n"),
+        ("a body", post.as_bytes(), b"x"),
+        ("half a preface", &PREFACE[..10], b""),
+        ("a preface alone", PREFACE, b""),
+        ("a preface and pings", &open, &frame(PING, 0, 0, &[0; 8])),
+        ("a head of HTTP/2 without an end", &unfinished, b""),
+        ("a head of HTTP/2 in pieces", &unfinished, &frame(CONTINUATION, 0, 1, &[])),
+        ("a body of HTTP/2", &with_body, &frame(DATA, 0, 1, b"x")),
+    ] {
+        let took = drip(&site, first, rest).await;
+        assert!(took < Duration::from_secs(8), "{what}: {took:?}");
+        // Others are served meanwhile, and after.
+        assert_eq!(site.get(HOST).await.0, StatusCode::OK, "{what}");
+    }
+}

@@ -4,6 +4,7 @@ use http::StatusCode;
 use spec::{HostName, IngressSettings, Tenant};
 use store::Txn;
 
+use super::listeners;
 use crate::{
     api::{
         call::{Call, Reply},
@@ -20,7 +21,8 @@ use crate::{
     },
 };
 
-/// `txn`, in which the service also gets the hosts that it is to have and loses those that it had.
+/// `txn`, in which the service also gets the hosts and ports that it is to have and loses those
+/// that it had.
 pub(super) async fn claim(
     call: &Call,
     key: &ServiceKey,
@@ -66,7 +68,7 @@ pub(super) async fn claim(
             txn = txn.update(keys::host(host), rev, &claim);
         }
     }
-    Ok(txn)
+    listeners::claim(call, key, before, after, txn).await
 }
 
 /// Whether `tenant` may have a certificate for all of `hosts`: the operator for every one, and

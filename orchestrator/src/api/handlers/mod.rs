@@ -11,6 +11,7 @@ pub(crate) mod explain; // why something is as it is
 pub(crate) mod hosts; // of services, and domains of tenants
 pub(crate) mod identity; // the caller, and join tokens
 pub(crate) mod ledger; // where usage is billed
+mod listeners; // of services
 pub(crate) mod nodes;
 pub(crate) mod quotas;
 pub(crate) mod rollouts; // of services

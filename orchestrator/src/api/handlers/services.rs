@@ -6,7 +6,7 @@ use spec::{
 };
 use store::{Compare, Txn};
 
-use super::{clusters, definitions, hosts, tasks::one_writer};
+use super::{clusters, definitions, hosts, listeners, tasks::one_writer};
 use crate::{
     api::{
         call::{Call, Reply},
@@ -99,6 +99,7 @@ pub(super) async fn check(
         return Err(one_writer(&spec.task_definition.to_string()));
     }
     check_strategy(spec, definition.writes_volumes())?;
+    listeners::check(&definition, &spec.ingress)?;
     let had = match before {
         Some(before) => {
             let key = (tenant.clone(), before.task_definition.clone());

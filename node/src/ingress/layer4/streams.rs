@@ -1,0 +1,159 @@
+use std::{collections::BTreeMap, convert::Infallible, io, net::IpAddr, sync::Arc, time::Duration};
+
+use net::{ConnectionLimits, Connections, Duplex, Tunnel};
+use spec::Port;
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpListener, TcpStream, UnixStream},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use super::{header::proxy_header, reserved::ReservedPorts};
+use crate::ingress::{
+    forward::Forwarder,
+    limits::{
+        CONNECT_TIME_MAX, LAYER4_CONNECTIONS_MAX, LAYER4_CONNECTIONS_PER_ADDRESS_MAX,
+        LAYER4_IDLE_TIME_MAX, LAYER4_LOOK_EVERY, LAYER4_REPLICAS_TRIED_MAX,
+    },
+    response_body::InFlight,
+    routes::{Arrival, Number, Wanted},
+    table::{PortRoute, Replica, Target},
+    tunnelled,
+};
+
+/// The connections of clients to ports of services.
+pub(in crate::ingress) struct Streams {
+    ports: ReservedPorts,
+    forwarder: Arc<Forwarder>,
+    connections: Connections,
+    limits: ConnectionLimits,
+}
+
+impl Streams {
+    pub fn new(
+        ports: ReservedPorts,
+        forwarder: Arc<Forwarder>,
+        connections: Connections,
+        share: impl Fn(usize) -> usize,
+    ) -> Arc<Self> {
+        let limits = ConnectionLimits::new(
+            share(LAYER4_CONNECTIONS_MAX),
+            share(LAYER4_CONNECTIONS_PER_ADDRESS_MAX),
+        );
+        Arc::new(Self { ports, forwarder, connections, limits })
+    }
+
+    /// Listens on the ports that services have, as long as they have them.
+    pub async fn keep_up(self: &Arc<Self>) -> Infallible {
+        let mut accepting: BTreeMap<u16, tokio::task::AbortHandle> = BTreeMap::new();
+        let mut tasks = JoinSet::new();
+        loop {
+            let wanted = self.forwarder.routes.ports();
+            let wanted = wanted.into_iter().filter(|port| port.transport.is_tcp());
+            let wanted: Vec<u16> = wanted.map(|port| port.number).collect();
+            accepting.retain(|port, task| {
+                let stays = wanted.contains(port);
+                if !stays {
+                    task.abort();
+                    self.ports.close(*port);
+                    tracing::info!(port, "no service has this port any more");
+                }
+                stays
+            });
+            for port in wanted {
+                if accepting.contains_key(&port) {
+                    continue;
+                }
+                match self.ports.listen(port) {
+                    Ok(Some(listener)) => {
+                        tracing::info!(port, "listens for a service");
+                        let streams = self.clone();
+                        let accept = async move { streams.accept(Port::tcp(port), listener).await };
+                        let task = tasks.spawn(accept);
+                        accepting.insert(port, task);
+                    }
+                    Ok(None) => {} // not set aside on this node
+                    Err(error) => tracing::warn!(port, %error, "cannot listen for a service"),
+                }
+            }
+            while tasks.try_join_next().is_some() {}
+            sleep(LAYER4_LOOK_EVERY).await;
+        }
+    }
+
+    async fn accept(self: &Arc<Self>, port: Port, listener: TcpListener) -> Infallible {
+        let accepted = |client: TcpStream, from: Option<IpAddr>, permit| {
+            let streams = self.clone();
+            async move {
+                let closing = streams.connections.closing();
+                if let Some(from) = from
+                    && let Some(Err(error)) =
+                        closing.run_until_cancelled(streams.relay(port, client, from)).await
+                {
+                    tracing::debug!(%port, %from, %error, "closed");
+                }
+                drop(permit);
+            }
+        };
+        self.connections.accept(&listener, &self.limits, accepted).await
+    }
+
+    /// One connection, to its end.
+    async fn relay(&self, port: Port, client: TcpStream, from: IpAddr) -> io::Result<()> {
+        let refused = |why| io::Error::new(io::ErrorKind::ConnectionRefused, why);
+        let route = self.forwarder.routes.port(port);
+        let route = route.ok_or_else(|| refused("no service has this port"))?;
+        if !route.listener.admits(from) {
+            return Err(refused("its address may not use this port"));
+        }
+        let permit = route.service.upgrades.clone().try_acquire_owned();
+        let permit = permit.map_err(|_| refused("the port has as many connections as it may"))?;
+        client.set_nodelay(true)?;
+        let (mut replica, in_flight) = self.connect(&route).await?;
+        if route.listener.proxy_protocol {
+            let header = proxy_header(client.peer_addr()?, client.local_addr()?);
+            replica.write_all(&header).await?;
+        }
+        let idle = route.listener.idle_seconds_max;
+        let idle = idle.map_or(LAYER4_IDLE_TIME_MAX, |idle| Duration::from_secs(idle.into()));
+        Tunnel::new(replica, idle, (in_flight, permit)).run(&[], client).await;
+        Ok(())
+    }
+
+    /// A connection to one of the replicas: to the one with fewer connections of two that were
+    /// drawn, and to the next where that cannot be reached.
+    async fn connect(&self, route: &PortRoute) -> io::Result<(Box<dyn Duplex>, InFlight)> {
+        let wanted = Wanted {
+            host: &route.service.host,
+            path: "/",
+            arrival: &Arrival::Client,
+            replica: None,
+        };
+        let routes = &self.forwarder.routes;
+        let replicas = routes.candidates(&route.service, wanted, &mut Number::default());
+        let replicas = replicas.unwrap_or_default();
+        let mut failed = io::Error::new(io::ErrorKind::NotConnected, "no replica is ready");
+        for replica in replicas.iter().take(LAYER4_REPLICAS_TRIED_MAX) {
+            let in_flight = InFlight::with(&replica.in_flight);
+            match timeout(CONNECT_TIME_MAX, self.reach(replica)).await {
+                Ok(Ok(stream)) => return Ok((stream, in_flight)),
+                Ok(Err(error)) => failed = error,
+                Err(_) => failed = io::Error::new(io::ErrorKind::TimedOut, "no answer in time"),
+            }
+            tracing::debug!(task = %replica.task, error = %failed, "a replica was not reached");
+        }
+        Err(failed)
+    }
+
+    async fn reach(&self, replica: &Replica) -> io::Result<Box<dyn Duplex>> {
+        match &replica.target {
+            Target::Local(path) => Ok(Box::new(UnixStream::connect(path).await?)),
+            Target::Peer { .. } => {
+                let addresses = self.forwarder.routes.addresses();
+                let lease = self.forwarder.upstream.fresh(replica, &addresses).await?;
+                tunnelled::ask(lease, &replica.name).await
+            }
+        }
+    }
+}
