@@ -3,11 +3,20 @@ use std::{
     hash::Hash,
     net::{IpAddr, Ipv4Addr},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 
-use crate::TrustedProxies;
+use crate::{
+    TrustedProxies,
+    activity::Activity,
+    eviction::{HeldConnection, HeldConnections},
+    limits::{EVICTED_PART, EVICTION_PAUSE, EVICTION_TIME_MAX},
+};
 
 /// The unit in which clients are counted. A host is given 2^64 addresses of IPv6, so one address
 /// of it says nothing.
@@ -102,22 +111,21 @@ impl<K: Eq + Hash> Drop for KeyInUse<K> {
 }
 
 /// How many connections of one class there may be, in all and of one key. Classes take nothing
-/// from each other.
+/// from each other. When there are too many, one without a request makes room.
 #[derive(Debug)]
-pub struct ConnectionLimits<K = AddressPrefix> {
+pub struct ConnectionLimits<K: Eq + Hash = AddressPrefix> {
     total: Arc<Semaphore>,
+    total_max: usize,
     each: KeyedSemaphore<K>,
+    held: HeldConnections<K>,
     /// Proxies, whose connections are those of their clients.
     unshared: TrustedProxies,
 }
 
-/// The right to accept the next connection of a class, from any address.
-#[derive(Debug)]
-pub struct Reservation(OwnedSemaphorePermit);
-
 /// The right of one connection to be there, until it is dropped.
 #[derive(Debug)]
 pub struct ConnectionPermit<K: Eq + Hash = AddressPrefix> {
+    _held: Option<HeldConnection<K>>,
     _own: Option<KeyedPermit<K>>,
     _total: OwnedSemaphorePermit,
 }
@@ -127,33 +135,65 @@ impl<K: Eq + Hash + Clone> ConnectionLimits<K> {
     pub fn new(total: usize, each: usize) -> Self {
         Self {
             total: Arc::new(Semaphore::new(total)),
+            total_max: total,
             each: KeyedSemaphore::new(each),
+            held: HeldConnections::default(),
             unshared: TrustedProxies::default(),
         }
     }
 
-    /// The right to accept a connection, as soon as there is one: before the accept, so that what
-    /// is too much waits in the listener's queue.
-    pub async fn reserve(&self) -> Reservation {
-        Reservation(self.total.clone().acquire_owned().await.expect("it is never closed"))
-    }
-
-    /// Turns a reservation into the permit of a connection of `key`, or gives it back when `key`
-    /// has all of its connections. Admission does not wait: a client that was closed comes again.
-    pub fn admit(
-        &self,
-        reservation: Reservation,
-        key: impl Into<K>,
-    ) -> Option<ConnectionPermit<K>> {
-        let own = self.each.try_acquire(key.into())?;
-        Some(ConnectionPermit { _own: Some(own), _total: reservation.0 })
-    }
-
-    /// The permit of a connection that was accepted already, as one of another class.
+    /// The permit of something that is open, and is not closed for another.
     pub fn try_admit(&self, key: impl Into<K>) -> Option<ConnectionPermit<K>> {
         let own = self.each.try_acquire(key.into())?;
         let total = self.total.clone().try_acquire_owned().ok()?;
-        Some(ConnectionPermit { _own: Some(own), _total: total })
+        Some(ConnectionPermit { _held: None, _own: Some(own), _total: total })
+    }
+
+    /// The permit of the connection that this task serves, as one of another class than before. It
+    /// takes the place of one without a request when there is no other.
+    pub async fn admit_current(&self, key: impl Into<K>) -> Option<ConnectionPermit<K>> {
+        let key = key.into();
+        let own = self.share(key.clone()).await?;
+        let total = self.place().await?;
+        Some(self.permit(Some((key, own)), total, Activity::current()))
+    }
+
+    fn permit(
+        &self,
+        own: Option<(K, KeyedPermit<K>)>,
+        total: OwnedSemaphorePermit,
+        activity: Arc<Activity>,
+    ) -> ConnectionPermit<K> {
+        let (key, own) = own.unzip();
+        let held = self.held.hold(key, activity);
+        ConnectionPermit { _held: Some(held), _own: own, _total: total }
+    }
+
+    /// A permit of `key`, also in the place of one of its own.
+    async fn share(&self, key: K) -> Option<KeyedPermit<K>> {
+        if let Some(own) = self.each.try_acquire(key.clone()) {
+            return Some(own);
+        }
+        if !self.held.evict_of(&key) {
+            return None;
+        }
+        timeout(EVICTION_TIME_MAX, self.each.acquire(key)).await.ok()
+    }
+
+    /// A permit of the class, also in the place of another.
+    async fn place(&self) -> Option<OwnedSemaphorePermit> {
+        if let Ok(place) = self.total.clone().try_acquire_owned() {
+            return Some(place);
+        }
+        if self.held.evict((self.total_max / EVICTED_PART).max(1)) == 0 {
+            return None;
+        }
+        self.next_place(EVICTION_TIME_MAX).await
+    }
+
+    async fn next_place(&self, time_max: Duration) -> Option<OwnedSemaphorePermit> {
+        let place = timeout(time_max, self.total.clone().acquire_owned()).await.ok()?;
+        Some(place.expect("it is never closed"))
     }
 
     /// How many connections more there may be.
@@ -174,22 +214,37 @@ impl ConnectionLimits {
         Self { unshared: proxies, ..self }
     }
 
-    /// As [`ConnectionLimits::admit`], for a connection that comes from an address.
-    pub(crate) fn admit_from(
+    /// The permit of a connection from an address, which `activity` tells about. `None` when the
+    /// address has all of its own, and needs them: a client that was closed comes again. While all
+    /// connections are needed, it waits until one is not, and more wait in the listener's queue.
+    pub(crate) async fn admit_from(
         &self,
-        reservation: Reservation,
         from: Option<IpAddr>,
+        activity: &Arc<Activity>,
     ) -> Option<ConnectionPermit> {
-        match from.is_some_and(|from| self.unshared.contains(from)) {
-            true => Some(ConnectionPermit { _own: None, _total: reservation.0 }),
-            false => self.admit(reservation, from),
+        let own = match from.is_some_and(|from| self.unshared.contains(from)) {
+            true => None,
+            false => Some((from.into(), self.share(from.into()).await?)),
+        };
+        loop {
+            if let Some(place) = self.place().await {
+                return Some(self.permit(own, place, activity.clone()));
+            }
+            if let Some(place) = self.next_place(EVICTION_PAUSE).await {
+                return Some(self.permit(own, place, activity.clone()));
+            }
         }
     }
 
-    /// The same for one that was accepted already.
+    /// The permit of a request, which is not closed for another.
     pub(crate) fn try_admit_from(&self, from: IpAddr) -> Option<ConnectionPermit> {
-        let total = self.total.clone().try_acquire_owned().ok()?;
-        self.admit_from(Reservation(total), Some(from))
+        match self.unshared.contains(from) {
+            true => {
+                let total = self.total.clone().try_acquire_owned().ok()?;
+                Some(ConnectionPermit { _held: None, _own: None, _total: total })
+            }
+            false => self.try_admit(from),
+        }
     }
 
     /// The share of the client that a proxy names, beside the permit of the proxy's connection.
@@ -232,7 +287,7 @@ mod tests {
             ("2001:db8:0:1::", true),
         ] {
             let from: IpAddr = from.parse().unwrap();
-            let permit = limits.admit(limits.reserve().await, from);
+            let permit = limits.try_admit(from);
             assert_eq!(permit.is_some(), want, "{from}");
             held.extend(permit);
         }

@@ -1,15 +1,17 @@
 //! Connections: admission, timeouts, drain, TLS and Unix sockets, for every server and client.
 //!
 //! A server is one [`Connections`], an accept loop for each listener and a [`ConnectionLimits`] for
-//! each class of clients; a connection takes its permit before it is accepted. The control plane
-//! is called through [`ApiClient`]. Absent on purpose: routes, authorization, and any knowledge of
+//! each class of clients, in which connections without a request make room for others. The control
+//! plane is called through [`ApiClient`]. Absent on purpose: routes, authorization, and any knowledge of
 //! what a request means.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::too_many_lines, reason = "tables of cases"))]
 
 mod limits; // what one connection may take, with the reasons
 
+mod activity; // what one connection waits for
 mod admission; // how many connections there may be, in all and of one client
+mod eviction; // which of them are closed when there are too many
 mod listen; // what connections come from: TCP, and Unix sockets of one owner
 mod proxy_protocol; // the client of a connection, as a proxy in front says
 mod sender; // the client of a request, and what it may not say
@@ -27,7 +29,7 @@ mod stream; // frames in both directions over one request
 mod client; // JSON over HTTP/1.1, as the API of the control plane speaks it
 
 pub use admission::{
-    AddressPrefix, ConnectionLimits, ConnectionPermit, KeyedPermit, KeyedSemaphore, Reservation,
+    AddressPrefix, ConnectionLimits, ConnectionPermit, KeyedPermit, KeyedSemaphore,
 };
 pub use client::{ApiClient, ApiRequest, ClientError, FrameStream};
 pub use descriptors::{DESCRIPTORS_MIN, Descriptors};

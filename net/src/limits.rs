@@ -13,6 +13,19 @@ pub(crate) const HELD_HEAD_BYTES_STEP: usize = 8 << 10;
 /// What all connections of a server hold beyond that: 290 of the longest heads at once. Without it
 /// the 2,500 connections of one address could hold 160 MiB.
 pub(crate) const HELD_HEADS_BYTES_MAX: usize = 16 << 20;
+/// When all connections of a class are taken, one whose client has kept a request waiting for so
+/// long, and moved less than a slow mobile connection does, makes room for another.
+pub(crate) const STALLED_TIME_MIN: Duration = Duration::from_secs(2);
+pub(crate) const STALLED_BYTES_PER_SECOND_MIN: u64 = 16 << 10;
+/// Which part of a class is closed at one time then: to look at all of them for each new one would
+/// cost a server of ten thousand more than to serve it.
+pub(crate) const EVICTED_PART: usize = 64;
+/// For what was closed to be gone: its task only has to be dropped.
+pub(crate) const EVICTION_TIME_MAX: Duration = Duration::from_millis(200);
+/// Between two looks while none can be closed.
+pub(crate) const EVICTION_PAUSE: Duration = Duration::from_millis(100);
+/// Between two words about it in the log.
+pub(crate) const EVICTION_WARNING_EVERY: Duration = Duration::from_secs(60);
 /// Headers of one request: hyper's own limit.
 pub(crate) const HEADERS_MAX: usize = 100;
 /// The extensions of all chunks of a body, which have no meaning that is in use: half of what hyper

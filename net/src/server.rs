@@ -19,6 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     ConnectionLimits, ConnectionPermit, Listener, WriteTimeout,
+    activity::Activity,
     limits::{ACCEPT_PAUSE, HANDSHAKE_TIME_MAX, HEAD_BYTES_MAX},
     strict::{HeldHeads, StrictService, StrictStream, Verdict},
 };
@@ -34,7 +35,7 @@ pub struct Connections {
     pub(crate) closing: CancellationToken,
     /// Not even the end of this one.
     pub(crate) cut_off: CancellationToken,
-    heads: Arc<HeldHeads>,
+    pub(crate) heads: Arc<HeldHeads>,
 }
 
 /// How long one HTTP/1.1 connection may take for what.
@@ -68,7 +69,8 @@ impl Connections {
     }
 
     /// Accepts connections for as long as it is polled, each with its permit, and runs `handle`
-    /// for each in a task. A failed accept is waited out: it is a shortage of the kernel.
+    /// for each in a task, which ends when another connection needs its place more. A failed accept
+    /// is waited out: it is a shortage of the kernel.
     pub async fn accept<L: Listener, F>(
         &self,
         listener: &L,
@@ -79,16 +81,16 @@ impl Connections {
         F: Future<Output = ()> + Send + 'static,
     {
         loop {
-            let reservation = limits.reserve().await;
             match listener.accept().await {
-                Ok((stream, from)) => match limits.admit_from(reservation, from) {
-                    Some(permit) => {
-                        self.tasks.spawn(handle(stream, from, permit));
-                    }
-                    None => {
+                Ok((stream, from)) => {
+                    let activity = Arc::new(Activity::default());
+                    let Some(permit) = limits.admit_from(from, &activity).await else {
                         tracing::debug!(?from, "closed: its address has enough connections");
-                    }
-                },
+                        continue;
+                    };
+                    let serving = activity.clone().scope(handle(stream, from, permit));
+                    activity.served_by(self.tasks.spawn(serving).abort_handle());
+                }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     sleep(ACCEPT_PAUSE).await;
@@ -145,11 +147,12 @@ impl Connections {
     where
         S: AsyncRead + AsyncWrite + Unpin,
         H: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
-        B: Body<Data = Bytes> + 'static,
+        B: Body<Data = Bytes> + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let verdict = Verdict::default();
-        let strict = StrictService::new(&service, &verdict);
+        let activity = Activity::current();
+        let strict = StrictService::new(&service, &verdict, &activity);
         let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(limits.head_time_max)
@@ -160,7 +163,13 @@ impl Connections {
             // the client reads.
             .serve_connection(
                 TokioIo::new(WriteTimeout::new(
-                    StrictStream::new(stream, limits.head_bytes_max, &self.heads, &verdict),
+                    StrictStream::new(
+                        stream,
+                        limits.head_bytes_max,
+                        &self.heads,
+                        &verdict,
+                        &activity,
+                    ),
                     limits.write_time_max,
                 )),
                 service_fn(|request| strict.answer(request)),
@@ -181,6 +190,7 @@ impl Connections {
         };
         match (ended, strict.take_tunnel()) {
             (Ok(()), Some(tunnel)) => {
+                activity.ask(); // it rests no more
                 let http1::Parts { io, read_buf, .. } = connection.into_parts();
                 let (stream, left) = io.into_inner().into_inner().into_parts();
                 let client = WriteTimeout::new(stream, limits.write_time_max);
@@ -315,6 +325,66 @@ mod tests {
                 break;
             }
             assert!(tokio::time::Instant::now() < deadline, "its permit is not given back");
+        }
+    }
+
+    /// Whether another connection from `from` is answered, with what it has to keep it open.
+    async fn ask(server: &TestServer, from: u8, sent: &str) -> Option<TcpStream> {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, from], 0).into()).unwrap();
+        let mut stream = socket.connect(server.address).await.unwrap();
+        stream.write_all(sent.as_bytes()).await.ok()?;
+        let mut start = [0; 12];
+        let answered = timeout(Duration::from_secs(4), stream.read_exact(&mut start)).await;
+        matches!(answered, Ok(Ok(_))).then_some(stream)
+    }
+
+    #[tokio::test]
+    async fn connections_without_a_use_make_room_for_those_with_one() {
+        const GET: &str = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+        let body = "POST /stuck HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n";
+        for (what, sent) in [
+            ("nothing", ""),
+            ("the beginning of a head", "GET / HTTP/1.1\r\nhost"),
+            ("a request that was answered", GET),
+            ("the beginning of a body", body),
+        ] {
+            let server = serve(ConnectionLimits::new(8, 4)).await;
+            server.release.send_replace(true);
+            let mut held = vec![ask(&server, 9, GET).await.expect("there is room")];
+            for n in 0..7 {
+                let socket = tokio::net::TcpSocket::new_v4().unwrap();
+                socket.bind(([127, 0, 0, 1 + n / 4], 0).into()).unwrap();
+                let mut stream = socket.connect(server.address).await.unwrap();
+                stream.write_all(sent.as_bytes()).await.unwrap();
+                if sent == GET {
+                    stream.read_exact(&mut [0; 12]).await.unwrap();
+                }
+                held.push(stream);
+            }
+            for n in 0..16 {
+                held.push(ask(&server, 10 + n % 4, GET).await.expect(what));
+            }
+            // The one connection of an address was idle for the longest time of all.
+            held[0].write_all(GET.as_bytes()).await.unwrap();
+            let again = timeout(Duration::from_secs(4), held[0].read_exact(&mut [0; 12])).await;
+            assert!(matches!(again, Ok(Ok(_))), "{what}: an address with one keeps it");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_address_takes_a_new_connection_for_one_of_its_own_and_none_under_way() {
+        let mut server = serve(ConnectionLimits::new(8, 2)).await;
+        let under_way = send(&mut server, "/").await;
+        let _idle = TcpStream::connect(server.address).await.unwrap();
+        let next = send(&mut server, "/").await;
+        let third = TcpStream::connect(server.address).await.unwrap();
+        assert_eq!(read(third).await, "", "both have a request now");
+        server.release.send_replace(true);
+        for mut stream in [under_way, next] {
+            let mut start = [0; 12];
+            let answered = timeout(Duration::from_secs(4), stream.read_exact(&mut start)).await;
+            answered.expect("it is answered").unwrap();
         }
     }
 }

@@ -14,7 +14,9 @@ pub(super) struct Frame {
 pub(super) const DATA: u8 = 0;
 pub(super) const HEADERS: u8 = 1;
 pub(super) const RST_STREAM: u8 = 3;
+const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
 
 impl Frame {
     fn of(head: [u8; HEAD_BYTES]) -> Self {
@@ -41,33 +43,68 @@ pub(super) struct Frames {
     filled: usize,
     /// Until the next head.
     skip: usize,
+    block: Block,
+    /// The frame that began the block.
+    first: Option<Frame>,
+}
+
+/// The part of a header block that is being read. A block is one or more frames, between which
+/// there is no other (RFC 9113 4.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Block {
+    None,
+    Open,
+    Last,
 }
 
 impl Frames {
     /// Of a stream that begins with so many bytes that are no frame.
     pub fn after(skip: usize) -> Self {
-        Self { head: [0; HEAD_BYTES], filled: 0, skip }
+        Self { head: [0; HEAD_BYTES], filled: 0, skip, block: Block::None, first: None }
     }
 
-    /// Reads on, and calls `found` for each head in `bytes`.
-    pub fn read(&mut self, mut bytes: &[u8], mut found: impl FnMut(Frame)) {
-        while !bytes.is_empty() {
+    /// Reads on, and calls `found` for each frame: one that begins a header block when all of the
+    /// block is there, others with their head. Returns how many of `bytes` come before a head or a
+    /// header block that is not there in full.
+    pub fn read(&mut self, bytes: &[u8], mut found: impl FnMut(Frame)) -> usize {
+        let (mut at, mut whole) = (0, 0);
+        while at < bytes.len() {
             if self.skip > 0 {
-                let skipped = self.skip.min(bytes.len());
+                let skipped = self.skip.min(bytes.len() - at);
                 self.skip -= skipped;
-                bytes = &bytes[skipped..];
-                continue;
+                at += skipped;
+            } else {
+                at += self.read_head(&bytes[at..], &mut found);
             }
-            let taken = (HEAD_BYTES - self.filled).min(bytes.len());
-            self.head[self.filled..self.filled + taken].copy_from_slice(&bytes[..taken]);
-            self.filled += taken;
-            bytes = &bytes[taken..];
-            if self.filled == HEAD_BYTES {
-                let frame = Frame::of(self.head);
-                (self.filled, self.skip) = (0, frame.length as usize);
-                found(frame);
+            if self.block == Block::Last && self.skip == 0 && self.filled == 0 {
+                self.block = Block::None;
+                self.first.take().into_iter().for_each(&mut found);
+            }
+            if self.block == Block::None && self.filled == 0 {
+                whole = at;
             }
         }
+        whole
+    }
+
+    fn read_head(&mut self, bytes: &[u8], found: &mut impl FnMut(Frame)) -> usize {
+        let taken = (HEAD_BYTES - self.filled).min(bytes.len());
+        self.head[self.filled..self.filled + taken].copy_from_slice(&bytes[..taken]);
+        self.filled += taken;
+        if self.filled == HEAD_BYTES {
+            let frame = Frame::of(self.head);
+            (self.filled, self.skip) = (0, frame.length as usize);
+            self.block = match frame.kind {
+                HEADERS | CONTINUATION if frame.flags & END_HEADERS != 0 => Block::Last,
+                HEADERS | CONTINUATION => Block::Open,
+                _ => Block::None, // h2 refuses one within a block
+            };
+            match frame.kind {
+                HEADERS => self.first = Some(frame),
+                _ => found(frame),
+            }
+        }
+        taken
     }
 }
 
@@ -103,5 +140,29 @@ mod tests {
             want.iter().map(Frame::ends_stream).collect::<Vec<_>>(),
             [false, true, false, true]
         );
+    }
+
+    #[test]
+    fn a_header_block_is_passed_on_when_it_is_there_in_full() {
+        let frame = |kind, flags, length: u8| {
+            let mut frame = vec![0, 0, length, kind, flags, 0, 0, 0, 1];
+            frame.extend(std::iter::repeat_n(0xff, length.into()));
+            frame
+        };
+        let (data, more) = (frame(DATA, 0, 10), frame(CONTINUATION, 0, 7));
+        let (open, last) = (frame(HEADERS, 0, 20), frame(CONTINUATION, END_HEADERS, 0));
+        let mut frames = Frames::after(0);
+        let mut kinds = Vec::new();
+        let mut read = |bytes: &[u8]| frames.read(bytes, |frame| kinds.push(frame.kind));
+        // Of a body each byte, as soon as it is known to be one.
+        assert_eq!((read(&data[..5]), read(&data[5..12]), read(&data[12..])), (0, 7, 7));
+        let begun = [&data[..], &open[..]].concat();
+        assert_eq!(read(&begun), data.len());
+        assert_eq!((read(&more), read(&last[..8])), (0, 0));
+        assert_eq!(read(&[&last[8..], &data[..], &data[..3]].concat()), 1 + data.len());
+        let rest = [&data[3..], &frame(HEADERS, END_HEADERS, 3)[..11]].concat();
+        assert_eq!(read(&rest), data.len() - 3);
+        assert_eq!(read(&[0xff]), 1);
+        assert_eq!(kinds, [DATA, DATA, CONTINUATION, CONTINUATION, HEADERS, DATA, DATA, HEADERS]);
     }
 }

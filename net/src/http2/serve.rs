@@ -27,6 +27,7 @@ use super::{
 };
 use crate::{
     ConnectionLimits, Connections, WriteTimeout,
+    activity::Activity,
     limits::{
         HEAD_BYTES_MAX, HTTP2_ERRORS_MAX, HTTP2_PIECE_BYTES_MAX, HTTP2_PING_EVERY,
         HTTP2_PING_TIME_MAX, HTTP2_PREFACE_PAUSE, HTTP2_RESETS_PENDING_MAX, HTTP2_STREAMS_MAX,
@@ -83,8 +84,9 @@ impl Connections {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let streams = Arc::new(Streams::new(Instant::now()));
-        let guard = Guard::new(WriteTimeout::new(stream, limits.write_time_max), streams.clone());
+        let streams = Arc::new(Streams::new(Instant::now(), Activity::current()));
+        let stream = WriteTimeout::new(stream, limits.write_time_max);
+        let guard = Guard::new(stream, streams.clone(), &self.heads);
         let (known, service) = (streams.clone(), Arc::new(service));
         let service = service_fn(move |request| {
             let (known, service, requests) = (known.clone(), service.clone(), requests.clone());

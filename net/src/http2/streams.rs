@@ -11,12 +11,15 @@ use super::{
     frames::{DATA, Frame, HEADERS},
     times::Http2Limits,
 };
-use crate::{ConnectionLimits, ConnectionPermit};
+use crate::{ConnectionLimits, ConnectionPermit, activity::Activity};
 
 /// What is open on one connection: known to the stream of bytes, which sees frames, and to the
 /// requests, which hyper runs apart.
 #[derive(Debug)]
-pub(super) struct Streams(Mutex<Open>);
+pub(super) struct Streams {
+    open: Mutex<Open>,
+    pub activity: Arc<Activity>,
+}
 
 #[derive(Debug)]
 struct Open {
@@ -57,8 +60,8 @@ pub(super) struct Alive {
 }
 
 impl Streams {
-    pub fn new(now: Instant) -> Self {
-        Self(Mutex::new(Open {
+    pub fn new(now: Instant, activity: Arc<Activity>) -> Self {
+        let open = Open {
             streams: HashSet::new(),
             last: 0,
             permits: Vec::new(),
@@ -69,11 +72,12 @@ impl Streams {
             stuck: None,
             idle: Some(now),
             has_asked: false,
-        }))
+        };
+        Self { open: Mutex::new(open), activity }
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A frame has come. Returns whether it opens a stream beyond `streams_max`.
@@ -86,7 +90,7 @@ impl Streams {
         let mut open = self.open();
         if resets {
             open.streams.remove(&frame.stream);
-            open.settle();
+            open.settle(&self.activity);
             return false;
         }
         if frame.stream <= open.last {
@@ -98,6 +102,7 @@ impl Streams {
         }
         open.streams.insert(frame.stream);
         (open.idle, open.has_asked) = (None, true);
+        self.activity.ask();
         false
     }
 
@@ -109,7 +114,7 @@ impl Streams {
             open.written += u64::from(is_response);
             if frame.ends_stream() {
                 open.streams.remove(&frame.stream);
-                open.settle();
+                open.settle(&self.activity);
             }
         }
         is_response
@@ -121,7 +126,7 @@ impl Streams {
         let is_admitted = permit.is_some();
         let mut open = self.open();
         open.permits.extend(permit);
-        open.settle();
+        open.settle(&self.activity);
         is_admitted
     }
 
@@ -154,10 +159,11 @@ impl Streams {
 
 impl Open {
     /// Gives back what closed streams had.
-    fn settle(&mut self) {
+    fn settle(&mut self, activity: &Activity) {
         self.permits.truncate(self.streams.len());
         if self.streams.is_empty() && self.idle.is_none() {
             self.idle = Some(Instant::now());
+            activity.rest();
         }
     }
 }
@@ -166,11 +172,13 @@ impl Alive {
     /// A piece of its response was handed over.
     pub fn handed_over(&self) {
         self.streams.open().waiting.insert(self.number, Instant::now());
+        self.streams.activity.wait();
     }
 
     /// The next one is asked for.
     pub fn taken(&self) {
         self.streams.open().waiting.remove(&self.number);
+        self.streams.activity.moved(0); // its bytes are counted when they are written
     }
 }
 
@@ -179,6 +187,7 @@ impl Drop for Alive {
         let mut open = self.streams.open();
         open.alive -= 1;
         open.waiting.remove(&self.number);
+        self.streams.activity.moved(0);
     }
 }
 
@@ -204,7 +213,7 @@ mod tests {
     #[test]
     fn a_request_counts_until_the_end_of_its_response_is_on_the_wire() {
         let now = Instant::now();
-        let streams = Arc::new(Streams::new(now));
+        let streams = Arc::new(Streams::new(now, Arc::default()));
         let all = ConnectionLimits::new(2, 2);
         let client: IpAddr = [10, 0, 0, 1].into();
         for stream in [1, 3, 5] {
@@ -228,7 +237,7 @@ mod tests {
     #[test]
     fn a_connection_that_asks_for_nothing_or_takes_nothing_is_told_from_a_good_one() {
         let now = Instant::now();
-        let streams = Arc::new(Streams::new(now));
+        let streams = Arc::new(Streams::new(now, Arc::default()));
         let standing = |after: f64| streams.standing(&limits(), now + SECOND.mul_f64(after));
         assert_eq!((standing(0.5), standing(1.5)), (Standing::Fine, Standing::Idle));
         streams.came(&frame(HEADERS, 5, 1), 9);

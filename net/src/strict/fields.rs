@@ -13,11 +13,19 @@ pub(crate) fn check<B>(request: &Request<B>) -> Result<(), Fault> {
     for (name, value) in request.headers() {
         // Clients send one header in as many pieces as there are cookies (RFC 9113 8.2.3).
         cookies += usize::from(name == header::COOKIE);
+        // A parser of lines takes them away, and then it is another value (RFC 9113 8.2.1).
+        if [value.as_bytes().first(), value.as_bytes().last()].iter().any(is_blank) {
+            return Err(Fault::bad("the value of a header begins or ends with a blank"));
+        }
         if name != header::COOKIE || cookies == 1 {
             head.field(name.as_str().as_bytes(), value.as_bytes())?;
         }
     }
     head.end_of_fields().map(drop)
+}
+
+fn is_blank(byte: &Option<&u8>) -> bool {
+    matches!(byte, Some(b' ' | b'\t'))
 }
 
 #[cfg(test)]
@@ -33,6 +41,9 @@ mod tests {
             ("https://a.example:8443/", &[("host", "a.example:8443")], ""),
             ("https://a.example/", &[("host", "a.example:443")], ""),
             ("https://a.example/", &[("cookie", "a=1"); 120], ""),
+            ("https://a.example/", &[("x", ""), ("y", "a b")], ""),
+            ("https://a.example/", &[("x", " a")], "begins or ends with a blank"),
+            ("https://a.example/", &[("x", "a\t")], "begins or ends with a blank"),
             ("/x", &[("host", "a.example")], ""),
             ("/x", &[], "no Host"),
             ("https://a.example/", &[("host", "b.example")], "two different hosts"),

@@ -14,7 +14,7 @@ mod stream; // a stream that passes on what was judged
 mod refusal; // the response, in the place of the service's
 
 pub(crate) use fields::check;
-pub(crate) use held::HeldHeads;
+pub(crate) use held::{HeldHead, HeldHeads};
 pub(crate) use refusal::StrictService;
 pub(crate) use stream::StrictStream;
 

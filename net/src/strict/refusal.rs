@@ -3,7 +3,7 @@ use std::{
     future::poll_fn,
     pin::pin,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     task::Poll,
@@ -16,13 +16,17 @@ use http_body_util::{Either, Full};
 use hyper::{body::Incoming, service::Service};
 
 use super::{Fault, Verdict};
-use crate::Tunnel;
+use crate::{
+    Tunnel,
+    activity::{Activity, AnsweringBody},
+};
 
 /// Calls `service` for each request of one connection in its turn. It is not called for what was
 /// refused, and a request whose body turns out to be broken ends with the refusal.
 pub(crate) struct StrictService<'a, H> {
     service: &'a H,
     verdict: &'a Verdict,
+    activity: &'a Arc<Activity>,
     requests: AtomicU64,
     /// Of a response that was the last one.
     tunnel: Mutex<Option<Tunnel>>,
@@ -31,10 +35,11 @@ pub(crate) struct StrictService<'a, H> {
 impl<'a, H, B> StrictService<'a, H>
 where
     H: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
-    B: Body<Data = Bytes>,
+    B: Body<Data = Bytes> + Unpin,
 {
-    pub fn new(service: &'a H, verdict: &'a Verdict) -> Self {
-        Self { service, verdict, requests: AtomicU64::new(0), tunnel: Mutex::default() }
+    pub fn new(service: &'a H, verdict: &'a Verdict, activity: &'a Arc<Activity>) -> Self {
+        let (requests, tunnel) = (AtomicU64::new(0), Mutex::default());
+        Self { service, verdict, activity, requests, tunnel }
     }
 
     /// Where the connection goes on when it is HTTP no more. Nowhere when it was refused.
@@ -52,18 +57,19 @@ where
     pub async fn answer(
         &self,
         request: Request<Incoming>,
-    ) -> Result<Response<Either<B, Full<Bytes>>>, Infallible> {
+    ) -> Result<Response<Either<AnsweringBody<B>, Full<Bytes>>>, Infallible> {
         let number = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
         if let Some(fault) = self.verdict.fault_of(number) {
             return Ok(fault.into_last_response());
         }
+        self.activity.ask();
         let mut response = pin!(self.service.call(request));
         poll_fn(|cx| match self.verdict.fault_of(number) {
             // The body is read by the task that polls this, so it is seen at once.
             Some(fault) => Poll::Ready(Ok(fault.into_last_response())),
             None => response.as_mut().poll(cx).map_ok(|mut response| {
                 self.keep_tunnel(&mut response);
-                response.map(Either::Left)
+                response.map(|body| Either::Left(AnsweringBody::new(body, self.activity.clone())))
             }),
         })
         .await

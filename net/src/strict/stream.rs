@@ -15,7 +15,10 @@ use super::{
     head::{Framing, Head},
     held::{HeldHead, HeldHeads},
 };
-use crate::limits::{LINGER_BYTES_MAX, LINGER_TIME_MAX};
+use crate::{
+    activity::Activity,
+    limits::{LINGER_BYTES_MAX, LINGER_TIME_MAX},
+};
 
 /// In the place of a head that is refused: the service is called for it, as for every request in
 /// its turn, and the response is the refusal.
@@ -37,6 +40,7 @@ pub(crate) struct StrictStream<'a, S> {
     ready: Vec<u8>,
     passed: usize,
     verdict: &'a Verdict,
+    activity: &'a Activity,
     /// What a broken body ends with, once its good part was taken.
     broken: bool,
     linger: Option<(Pin<Box<Sleep>>, usize)>,
@@ -61,6 +65,7 @@ impl<'a, S> StrictStream<'a, S> {
         head_bytes_max: usize,
         heads: &'a HeldHeads,
         verdict: &'a Verdict,
+        activity: &'a Activity,
     ) -> Self {
         Self {
             stream,
@@ -72,6 +77,7 @@ impl<'a, S> StrictStream<'a, S> {
             ready: Vec::new(),
             passed: 0,
             verdict,
+            activity,
             broken: false,
             linger: None,
         }
@@ -202,7 +208,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for StrictStream<'_, S> {
                 return Poll::Pending; // the refusal is written, which nothing waits for
             }
             let before = buffer.filled().len();
-            ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
+            let Poll::Ready(read) = Pin::new(&mut this.stream).poll_read(cx, buffer) else {
+                if !matches!(this.part, Part::Head(_)) {
+                    this.activity.wait_for_body();
+                }
+                return Poll::Pending;
+            };
+            read?;
+            if !matches!(this.part, Part::Head(_)) {
+                this.activity.moved(buffer.filled().len() - before);
+            }
             if buffer.filled().len() == before {
                 return Poll::Ready(Ok(())); // the end; a head that is not complete is no request
             }
@@ -241,7 +256,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for StrictStream<'_, S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.activity.wrote(&polled);
+        polled
     }
 
     fn poll_write_vectored(
@@ -249,7 +266,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for StrictStream<'_, S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.activity.wrote(&polled);
+        polled
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -46,10 +46,13 @@ impl ConnectionClasses {
     }
 
     /// After the handshake: as one of `node`, or else of the address that it comes from.
-    pub fn admit(&self, node: Option<NodeId>, from: Option<IpAddr>) -> Option<ClassPermit> {
+    /// Connections without a node's certificate make room for each other.
+    pub async fn admit(&self, node: Option<NodeId>, from: Option<IpAddr>) -> Option<ClassPermit> {
         match node {
             Some(node) => self.nodes.try_admit(node).map(ClassPermit::Node),
-            None => self.unauthenticated.try_admit(from).map(ClassPermit::Unauthenticated),
+            None => {
+                self.unauthenticated.admit_current(from).await.map(ClassPermit::Unauthenticated)
+            }
         }
     }
 }
@@ -64,69 +67,71 @@ mod tests {
         Some(IpAddr::from([10, 0, (n >> 8) as u8, n as u8]))
     }
 
+    type Class = (Option<NodeId>, Option<IpAddr>);
+
+    /// Admits one after another, until one is refused.
+    async fn admit_all(
+        classes: &ConnectionClasses,
+        of: impl Fn(usize) -> Class,
+    ) -> Vec<ClassPermit> {
+        let mut permits = Vec::new();
+        for (node, from) in (0..10_000).map(of) {
+            let Some(permit) = classes.admit(node, from).await else { break };
+            permits.push(permit);
+        }
+        permits
+    }
+
     #[tokio::test]
     async fn no_class_takes_the_connections_of_another() {
         let classes = ConnectionClasses::within(Descriptors::new(DESCRIPTORS_WANTED));
         let node = |n: usize| Some(format!("n{n}").parse::<NodeId>().unwrap());
-        let admit_all = |permits: &mut Vec<ClassPermit>, of: &dyn Fn(usize) -> _| {
-            permits.extend((0..10_000).map_while(|n| {
-                let (node, from) = of(n);
-                classes.admit(node, from)
-            }));
-            permits.len()
-        };
         // One address, and then every address.
-        let mut unauthenticated = Vec::new();
-        let admitted = admit_all(&mut unauthenticated, &|_| (None, ipv4(0)));
-        assert_eq!(admitted, UNAUTHENTICATED_PER_ADDRESS_MAX);
-        let admitted = admit_all(&mut unauthenticated, &|n| (None, ipv4(n + 1)));
-        assert_eq!(admitted, UNAUTHENTICATED_MAX);
+        let one = admit_all(&classes, |_| (None, ipv4(0))).await;
+        assert_eq!(one.len(), UNAUTHENTICATED_PER_ADDRESS_MAX);
+        let every = admit_all(&classes, |n| (None, ipv4(n + 1))).await;
+        assert_eq!(one.len() + every.len(), UNAUTHENTICATED_MAX);
         // One node, and then every node.
-        let mut nodes = Vec::new();
-        assert_eq!(admit_all(&mut nodes, &|_| (node(0), ipv4(0))), CONNECTIONS_PER_NODE_MAX);
-        assert_eq!(admit_all(&mut nodes, &|n| (node(n + 1), ipv4(0))), NODE_CONNECTIONS_MAX);
+        let one_node = admit_all(&classes, |_| (node(0), ipv4(0))).await;
+        assert_eq!(one_node.len(), CONNECTIONS_PER_NODE_MAX);
+        let every_node = admit_all(&classes, |n| (node(n + 1), ipv4(0))).await;
+        assert_eq!(one_node.len() + every_node.len(), NODE_CONNECTIONS_MAX);
         // Handshakes that come to nothing.
         let mut handshakes = Vec::new();
         for n in 0..HANDSHAKES_MAX {
-            let reservation = classes.handshakes.reserve().await;
-            let permit =
-                classes.handshakes.admit(reservation, ipv4(n / HANDSHAKES_PER_ADDRESS_MAX));
+            let permit = classes.handshakes.try_admit(ipv4(n / HANDSHAKES_PER_ADDRESS_MAX));
             handshakes.push(permit.expect("none of these comes from one address too often"));
         }
         assert_eq!(classes.handshakes.available(), 0);
         drop(handshakes.pop());
-        let reservation = classes.handshakes.reserve().await;
-        assert!(classes.handshakes.admit(reservation, ipv4(0)).is_none(), "it has all of its own");
+        assert!(classes.handshakes.try_admit(ipv4(0)).is_none(), "it has all of its own");
         assert_eq!(classes.handshakes.available(), 1, "and took none from others");
         // The operator gets in all the same.
-        let _operator = classes.operator.reserve().await;
-        drop((unauthenticated, nodes, handshakes));
-        assert!(classes.admit(None, ipv4(0)).is_some());
-        assert!(classes.admit(node(0), ipv4(0)).is_some());
+        assert_eq!(classes.operator.available(), OPERATOR_CONNECTIONS_MAX);
+        drop((one, every, one_node, every_node, handshakes));
+        assert!(classes.admit(None, ipv4(0)).await.is_some());
+        assert!(classes.admit(node(0), ipv4(0)).await.is_some());
     }
 
-    #[test]
-    fn with_few_descriptors_each_class_has_its_part_of_them() {
+    #[tokio::test]
+    async fn with_few_descriptors_each_class_has_its_part_of_them() {
         let classes = ConnectionClasses::within(Descriptors::new(1024));
-        let admitted = (0..10_000).map_while(|n| classes.admit(None, ipv4(n)));
-        let unauthenticated = admitted.collect::<Vec<_>>().len();
+        let unauthenticated = admit_all(&classes, |n| (None, ipv4(n))).await;
         let node = |n: usize| Some(format!("n{n}").parse::<NodeId>().unwrap());
-        let nodes = (0..10_000).map_while(|n| classes.admit(node(n), ipv4(n)));
-        let nodes = nodes.collect::<Vec<_>>().len();
-        assert_eq!((unauthenticated, nodes), (170, 682));
+        let nodes = admit_all(&classes, |n| (node(n), ipv4(n))).await;
+        assert_eq!((unauthenticated.len(), nodes.len()), (170, 682));
         assert_eq!((classes.operator.available(), classes.handshakes.available()), (42, 85));
     }
 
-    #[test]
-    fn the_addresses_of_one_ipv6_network_count_as_one() {
+    #[tokio::test]
+    async fn the_addresses_of_one_ipv6_network_count_as_one() {
         let classes = ConnectionClasses::within(Descriptors::new(DESCRIPTORS_WANTED));
         let ipv6 = |network: u128, host: u128| {
             let network = 0x2001_0db8_0000_0000_0000_0000_0000_0000 + (network << 64);
             Some(IpAddr::from(Ipv6Addr::from_bits(network + host)))
         };
-        let permits = (0..10_000).map_while(|n| classes.admit(None, ipv6(0, n)));
-        let permits: Vec<_> = permits.collect();
+        let permits = admit_all(&classes, |n| (None, ipv6(0, n as u128))).await;
         assert_eq!(permits.len(), UNAUTHENTICATED_PER_ADDRESS_MAX);
-        assert!(classes.admit(None, ipv6(1, 0)).is_some(), "another network has its own");
+        assert!(classes.admit(None, ipv6(1, 0)).await.is_some(), "another network has its own");
     }
 }

@@ -199,7 +199,7 @@ impl Server {
                     None => None,
                 };
                 let peer = Peer::Tls { certificate, from };
-                let Some(permit) = classes.admit(node, from) else {
+                let Some(permit) = classes.admit(node, from).await else {
                     tracing::debug!(?from, "closed: it, or its class, has enough connections");
                     return;
                 };

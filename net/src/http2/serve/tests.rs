@@ -154,8 +154,11 @@ async fn floods_of_frames_that_carry_nothing_end_the_connection() {
     let mut block = frame(1, 1, 1, &[0x82]);
     block.extend(frame(9, 0, 1, &[]));
     let continued = [block].into_iter().chain((0..many).map(|_| frame(9, 0, 1, &[])));
+    let long = [frame(1, 1, 1, &[0x82])].into_iter();
+    let long = long.chain((0..many).map(|_| frame(9, 0, 1, &[0; 16 << 10])));
     type Flood = Box<dyn Iterator<Item = Vec<u8>> + Send>;
-    let floods: [(&str, Flood, usize); 9] = [
+    let floods: [(&str, Flood, usize); 10] = [
+        ("long", Box::new(long), 20),
         ("ping", Box::new(ping), 8000),
         ("settings", Box::new(settings), 8000),
         ("window", Box::new(window), 8000),
@@ -181,6 +184,11 @@ async fn connections_that_ask_for_nothing_or_take_nothing_end() {
     let (stream, _connections, serving) =
         serve(Http2Limits { first_time_max: short, ..limits() }, ConnectionLimits::in_all(9));
     assert_eq!(flood(stream, std::iter::empty()).await, 0);
+    serving.await.unwrap();
+    // A head without an end is no request yet.
+    let (stream, _connections, serving) =
+        serve(Http2Limits { first_time_max: short, ..limits() }, ConnectionLimits::in_all(9));
+    assert_eq!(flood(stream, [frame(1, 1, 1, &[0x82])].into_iter()).await, 1);
     serving.await.unwrap();
     let (stream, _connections, serving) =
         serve(Http2Limits { idle_time_max: short, ..limits() }, ConnectionLimits::in_all(9));
