@@ -52,7 +52,7 @@ impl LimitCode {
             }
             Self::Disk => {
                 "raise it with `--limit writable=BYTES`, or `limits.writable_bytes_max` in the \
-                 task definition"
+                 task definition; that of a volume is the `max=` of its grant"
             }
             Self::Handles => {
                 "raise it with `--limit handles=NUMBER`, or `limits.handles_max` in the task \
@@ -89,9 +89,9 @@ impl Exit {
         Self::Limit { code: LimitCode::Memory, message }
     }
 
-    /// `what` it has too much of, as in `bytes`.
-    pub fn out_of_disk(what: &str) -> Self {
-        let message = format!("its writable layer has {what}");
+    /// `what` there is too much of in `place`.
+    pub fn out_of_disk(place: &str, what: &str) -> Self {
+        let message = format!("its {place} has {what}");
         Self::Limit { code: LimitCode::Disk, message }
     }
 

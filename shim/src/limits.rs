@@ -49,7 +49,7 @@ pub(crate) const FILL_BYTES_MAX: u64 = 8 << 30;
 /// Folders in each other, each with two descriptors of [`SHIM_OPEN_FILES_MAX`].
 pub(crate) const FILL_DEPTH_MAX: u32 = 256;
 
-// The writable layer on disk.
+// The writable layer on disk, and volumes.
 
 /// Files that are looked at before other descriptors are served: about five milliseconds.
 pub(crate) const WALK_STEP_FILES: usize = 2000;
@@ -61,6 +61,8 @@ pub(crate) const WALK_INTERVAL_MAX: Duration = Duration::from_secs(30);
 pub(crate) const WALK_BYTES: u64 = 16 << 20;
 /// Files in it: inodes are the machine's, too. A distribution has 100,000.
 pub(crate) const LAYER_FILES_MAX: u64 = 1_000_000;
+/// Bytes of a volume for each file that it may have, where that is more: a block of the disk.
+pub(crate) const VOLUME_FILE_BYTES: u64 = 4096;
 /// Folders in each other, each with two descriptors of [`SHIM_OPEN_FILES_MAX`] while it is walked.
 pub(crate) const LAYER_DEPTH_MAX: usize = 256;
 /// Open files in which removed ones are looked for: those of four processes with all they may have.

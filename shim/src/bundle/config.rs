@@ -118,12 +118,9 @@ pub(crate) fn writable(grants: &Capabilities, volumes: &[VolumeMount]) -> Result
     for grant in &grants.lines() {
         let cannot = |why| Err(Error::CannotGrant { grant: grant.to_string(), why });
         match grant {
-            Capability::Files(FileGrant { path, volume: Some(_), max_bytes, .. }) => {
+            Capability::Files(FileGrant { path, volume: Some(_), .. }) => {
                 if !volumes.iter().any(|mount| mount.path == *path) {
                     return cannot("no volume is mounted at its path");
-                }
-                if max_bytes.is_some() {
-                    return cannot("the bytes of a native container's volume are not counted yet");
                 }
             }
             Capability::Files(FileGrant { path, rights, volume: None, max_bytes }) => {
@@ -434,7 +431,8 @@ mod tests {
             ("fs:/var/cache#rw", "ok"),
             ("fs:/data#rwd;volume=book", "ok"),
             ("fs:/other#rwd;volume=book", "no volume is mounted"),
-            ("fs:/data#rwd;volume=book;max=1MiB", "are not counted"),
+            ("fs:/data#rwd;volume=book;max=1MiB", "ok"),
+            ("fs:/var/cache#rw;max=1MiB", "one limit for everything"),
             ("net.out:https://example.com", "no outbound network"),
             ("secret:key", "secrets"),
             ("clock:frozen", "the real time"),

@@ -19,7 +19,7 @@ use rustix::{
 use crate::{
     Assignment, Error, Layer, RootAccess, Settings,
     bundle::{
-        root, signal,
+        signal,
         stage::{self, Stage},
     },
     limits::{
@@ -28,7 +28,7 @@ use crate::{
     namespace::Numbers,
     owner::{
         control::ControlSocket,
-        disk_quota::DiskQuota,
+        disk_quota::DiskQuotas,
         exec::Execs,
         log::Log,
         members::Members,
@@ -61,7 +61,7 @@ struct Owner<'a> {
     members: Members,
     meter: Meter,
     /// Where its root is writable on disk.
-    quota: Option<DiskQuota>,
+    quotas: DiskQuotas,
     stop_signal: Signal,
     stop: Option<Stopping>,
     /// The stop signal, where a kill did what it does to any other process.
@@ -211,7 +211,7 @@ impl<'a> Owner<'a> {
             terminal,
             relay,
             meter: Meter::new(members.clone()),
-            quota: quota(assignment, members.clone()),
+            quotas: DiskQuotas::of(assignment, &members),
             members,
             numbers,
             stop_signal,
@@ -288,9 +288,7 @@ impl<'a> Owner<'a> {
 
     fn timeout(&self) -> Duration {
         let mut timeout = self.relay.timeout().min(self.meter.timeout());
-        if let Some(quota) = &self.quota {
-            timeout = timeout.min(quota.timeout());
-        }
+        timeout = timeout.min(self.quotas.timeout().unwrap_or(timeout));
         if let Some(stop) = self.stop.as_ref().filter(|stop| !stop.killed) {
             timeout = timeout.min(stop.kill_at.saturating_duration_since(Instant::now()));
         }
@@ -304,7 +302,7 @@ impl<'a> Owner<'a> {
             self.meter.sample(&self.relay);
             self.enforce(self.meter.exceeded(&self.assignment.limits));
         }
-        let disk = self.quota.as_mut().and_then(DiskQuota::exceeded);
+        let disk = self.quotas.exceeded();
         self.enforce(disk);
         if let Some(stop) = &mut self.stop
             && !stop.killed
@@ -511,13 +509,6 @@ const PRIVILEGES: CapabilitySet = CapabilitySet::KILL.union(CapabilitySet::DAC_O
 /// Signals that end a process which does not handle them, and that STOPSIGNAL names.
 const ENDING_SIGNALS: [Signal; 6] =
     [Signal::TERM, Signal::INT, Signal::QUIT, Signal::HUP, Signal::USR1, Signal::USR2];
-
-fn quota(assignment: &Assignment, members: Members) -> Option<DiskQuota> {
-    let layer = root::upper(&assignment.folder);
-    let bytes_max = assignment.limits.writable_bytes_max;
-    (assignment.program.root == RootAccess::Writable)
-        .then(|| DiskQuota::new(layer, members, bytes_max))
-}
 
 /// The image's STOPSIGNAL, or SIGTERM.
 fn stop_signal(assignment: &Assignment) -> Result<Signal, Error> {

@@ -50,6 +50,25 @@ pub fn quota(fixture: &TestShim) {
     assert!(message.starts_with("E_DISK: its writable layer has more than 8MiB; "), "{message}");
 }
 
+pub fn volume_quota(fixture: &TestShim) {
+    let scripts = [
+        "dd if=/dev/zero of=/data/big bs=1M count=64 2>/dev/null; sleep 600",
+        "exec 3> /data/big; rm /data/big; dd if=/dev/zero bs=1M count=64 >&3 2>/dev/null; sleep 600",
+    ];
+    for script in scripts {
+        let volume = tempfile::tempdir().unwrap();
+        let mut assignment = fixture.shell(script);
+        let source = VolumeSource::Folder(volume.path().to_owned());
+        mounted(&mut assignment, "/data", "rwd", source);
+        assignment.volumes[0].bytes_max = Some(8 << 20);
+        let (exit, ..) = fixture.run(assignment);
+        assert_eq!((exit.code(), exit.reason()), (137, Some("disk")), "{script}");
+        let message = exit.message().unwrap();
+        let want = "E_DISK: its volume at `/data` has more than 8MiB; ";
+        assert!(message.starts_with(want) && message.contains("`max=`"), "{message}");
+    }
+}
+
 pub fn removed_and_open(fixture: &TestShim) {
     let script =
         "exec 3> /srv/big; rm /srv/big; dd if=/dev/zero bs=1M count=64 >&3 2>/dev/null; sleep 600";

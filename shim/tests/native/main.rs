@@ -105,6 +105,7 @@ const TESTS: &[Test] = &[
     ("of_a_read_only_root_only_granted_folders_can_be_written", walls::writes),
     ("what_a_container_writes_is_its_own_and_stays_for_its_next_start", files::keeps),
     ("a_writable_layer_that_is_too_large_ends_its_container", files::quota),
+    ("a_volume_that_is_too_large_ends_its_container", files::volume_quota),
     ("an_open_file_without_a_name_counts_as_well", files::removed_and_open),
     ("root_in_a_container_can_become_its_other_users", files::users),
     ("a_volume_begins_with_what_the_image_has", files::fills),
