@@ -10,7 +10,7 @@ use std::{
 use runtime::AddressRules;
 use rustls::pki_types::CertificateDer;
 use spec::{
-    HostName, NodeId, Port, Tenant,
+    HostName, NodeId, Port, RoutePath, Tenant,
     wire::{PeerTrust, RouteCertificate},
 };
 
@@ -190,9 +190,14 @@ impl Routes {
         }
         let no_route = || GatewayError::no_route(wanted.host);
         let rules = table.rules_of(wanted.host).ok_or_else(no_route)?;
-        let path = path::plain(wanted.path).ok_or_else(GatewayError::ambiguous_path)?;
         let no_path = || GatewayError::no_path(wanted.host);
-        let rule = rules.iter().find(|rule| rule.path.matches(&path)).ok_or_else(no_path)?;
+        let rule = match rules.as_slice() {
+            [rule] if rule.path == RoutePath::all() => rule, // no path decides anything
+            rules => {
+                let path = path::plain(wanted.path).ok_or_else(GatewayError::ambiguous_path)?;
+                rules.iter().find(|rule| rule.path.matches(&path)).ok_or_else(no_path)?
+            }
+        };
         let named = |service: &&Arc<Service>| {
             service.replicas.iter().any(|replica| Some(&*replica.name) == wanted.replica)
         };

@@ -68,6 +68,7 @@ async fn hosts_and_paths_lead_to_the_services_that_have_them() {
         ("cats.example", "//api", 400, "E_REQUEST"),
         // Where no path decides anything, a program gets what was sent.
         (HOST, "/x/../api", 200, "a: GET /x/../api"),
+        ("www.cats.example", "/x%2Fy//z/..", 200, "b: GET /x%2Fy//z/.."),
     ] {
         let (got, answer) = get(&site, host, path, "").await;
         assert!(got.as_u16() == status && answer.contains(text), "{host}{path}: {got} {answer}");
