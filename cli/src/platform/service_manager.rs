@@ -39,8 +39,10 @@ fn send(socket: &OsStr, state: &str) -> std::io::Result<()> {
 pub fn unit(home: &Home, arguments: &[String]) -> anyhow::Result<String> {
     let program = env::current_exe().context("cannot tell where this program lies")?;
     let folder = env::current_dir().context("cannot tell which folder this is")?;
-    let words = [path(&program)?, "up".to_owned()].into_iter().chain(arguments.iter().cloned());
-    let command: Vec<String> = words.map(|word| quoted(&word)).collect();
+    let words = [path(&program)?, "up".to_owned()].into_iter().map(Ok);
+    let words = words.chain(arguments.iter().map(|word| path(Path::new(word))));
+    let command: Vec<String> =
+        words.map(|word| Ok(in_command(&word?))).collect::<anyhow::Result<_>>()?;
     let root = rustix::process::geteuid().is_root();
     Ok(text(&Unit {
         command: command.join(" "),
@@ -50,6 +52,7 @@ pub fn unit(home: &Home, arguments: &[String]) -> anyhow::Result<String> {
     }))
 }
 
+/// A path or another word, which ends no line.
 fn path(path: &Path) -> anyhow::Result<String> {
     let text = path.to_str().filter(|text| !text.contains(char::is_control)).map(str::to_owned);
     text.with_context(|| {
@@ -125,9 +128,14 @@ fn capabilities() -> String {
     names.collect::<Vec<_>>().join(" ")
 }
 
-/// A word as systemd reads words: specifiers and variables stand for themselves.
+/// A word of a command: variables stand for themselves.
+fn in_command(word: &str) -> String {
+    quoted(&word.replace('$', "$$"))
+}
+
+/// A word as systemd reads words: specifiers stand for themselves.
 fn quoted(word: &str) -> String {
-    let word = percent(word).replace('$', "$$");
+    let word = percent(word);
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,%@+$".contains(c);
     match !word.is_empty() && word.chars().all(is_plain) {
         true => word,
@@ -155,7 +163,12 @@ mod tests {
             ("$HOME", "$$HOME"),
             ("naïve", "\"naïve\""),
         ] {
-            assert_eq!(quoted(word), want, "{word}");
+            assert_eq!(in_command(word), want, "{word}");
+        }
+        assert_eq!(quoted("MARGAY_HOME=/a$b"), "MARGAY_HOME=/a$b", "no variable there");
+        for word in ["a\nExecStartPre=/bin/false", "a\u{85}b", "\u{1b}[2J"] {
+            let error = path(Path::new(word)).expect_err(word).to_string();
+            assert!(error.ends_with("cannot be written into a unit"), "{error}");
         }
     }
 
