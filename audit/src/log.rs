@@ -4,6 +4,7 @@ use std::{
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
+    task::Poll,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -32,15 +33,25 @@ struct Writer {
     /// Of the file, with what is reserved ahead of it.
     bytes: u64,
     reserved: u64,
-    /// The hash of the last line.
-    previous: String,
-    seq: u64,
+    /// Lines that are not written yet, and how many records they are, with those that they omit.
+    lines: String,
+    records: u64,
+    /// The last line, and the last of the file.
+    last: Link,
+    written: Link,
     omitted: u64,
     /// Records of clients without a principal, since when.
     unauthenticated: (Instant, u32),
     file_bytes_max: u64,
     /// Whether the disk has refused.
     is_full: bool,
+}
+
+/// The number of a line, and the hash that the next one follows from.
+#[derive(Debug, Clone)]
+struct Link {
+    seq: u64,
+    hash: String,
 }
 
 impl AuditLog {
@@ -66,15 +77,18 @@ impl AuditLog {
                 ended = last(&disk::read(&files::path(folder, *number), 2 * FILE_BYTES_MAX)?);
             }
         }
-        let (previous, seq) = ended.unwrap_or_else(|| (origin(), 0));
+        let (hash, seq) = ended.unwrap_or_else(|| (origin(), 0));
+        let last = Link { seq, hash };
         Ok(Self(Mutex::new(Writer {
             folder: folder.to_owned(),
             file,
             number,
             bytes: end as u64,
             reserved: end as u64,
-            previous,
-            seq,
+            lines: String::new(),
+            records: 0,
+            written: last.clone(),
+            last,
             omitted: 0,
             unauthenticated: (Instant::now(), 0),
             file_bytes_max: FILE_BYTES_MAX,
@@ -92,12 +106,49 @@ impl AuditLog {
 
     /// Records what happened. What cannot be written is counted by the next record that can.
     pub fn record(&self, event: Event) {
+        drop(self.append(event));
+    }
+
+    /// The same, in one write with what other tasks of this thread have to record: a write costs
+    /// several times what a line does.
+    pub async fn record_together(&self, event: Event) {
+        let appended = self.append(event);
+        let mut is_their_turn = true;
+        std::future::poll_fn(|cx| match std::mem::take(&mut is_their_turn) {
+            true => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            false => Poll::Ready(()),
+        })
+        .await;
+        drop(appended);
+    }
+
+    fn append(&self, event: Event) -> Appended<'_> {
         let at = Timestamp::of(SystemTime::now());
-        self.lock().record(event, at, Instant::now());
+        let mut writer = self.lock();
+        writer.append(event, at, Instant::now());
+        Appended { log: self, seq: writer.last.seq }
     }
 
     fn lock(&self) -> MutexGuard<'_, Writer> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A record that is written when this is dropped, also where its task is not carried on.
+struct Appended<'a> {
+    log: &'a AuditLog,
+    seq: u64,
+}
+
+impl Drop for Appended<'_> {
+    fn drop(&mut self) {
+        let mut writer = self.log.lock();
+        if writer.written.seq < self.seq {
+            writer.flush();
+        }
     }
 }
 
@@ -110,20 +161,37 @@ fn last(text: &[u8]) -> Option<(String, u64)> {
 }
 
 impl Writer {
-    fn record(&mut self, event: Event, at: Timestamp, now: Instant) {
+    fn append(&mut self, event: Event, at: Timestamp, now: Instant) {
         if event.principal.is_empty() && !self.admit_unauthenticated(now) {
             self.omitted += 1;
             return;
         }
-        let record =
-            Record { seq: self.seq + 1, at, event: event.clipped(), omitted: self.omitted };
-        if let Err(error) = self.write(&record) {
-            if !self.is_full {
-                tracing::error!(%error, "the audit log cannot be written");
-            }
-            self.is_full = true;
-            self.omitted += 1;
+        let omitted = std::mem::take(&mut self.omitted);
+        let record = Record { seq: self.last.seq + 1, at, event: event.clipped(), omitted };
+        let (line, hash) = line(&self.last.hash, &record);
+        self.lines.push_str(&line);
+        self.lines.push('\n');
+        self.records += 1 + omitted;
+        self.last = Link { seq: record.seq, hash };
+    }
+
+    fn flush(&mut self) {
+        if self.lines.is_empty() {
+            return;
         }
+        match self.write() {
+            Ok(()) => self.written = self.last.clone(),
+            Err(error) => {
+                if !self.is_full {
+                    tracing::error!(%error, "the audit log cannot be written");
+                }
+                self.is_full = true;
+                self.last = self.written.clone();
+                self.omitted += self.records;
+            }
+        }
+        self.lines.clear();
+        self.records = 0;
     }
 
     fn admit_unauthenticated(&mut self, now: Instant) -> bool {
@@ -135,22 +203,19 @@ impl Writer {
         *count <= UNAUTHENTICATED_PER_SECOND_MAX
     }
 
-    fn write(&mut self, record: &Record) -> io::Result<()> {
+    fn write(&mut self) -> io::Result<()> {
         if self.bytes >= self.file_bytes_max {
             self.rotate()?;
         }
-        let (mut line, hash) = line(&self.previous, record);
-        line.push('\n');
         self.reserve();
-        if let Err(error) = self.file.write_all(line.as_bytes()) {
-            // No half of a line stays.
+        if let Err(error) = self.file.write_all(self.lines.as_bytes()) {
+            // No half of a line stays, and no line whose answer says that it does not.
             self.file.set_len(self.bytes)?;
             self.file.seek(SeekFrom::Start(self.bytes))?;
             self.reserved = self.bytes;
             return Err(error);
         }
-        self.bytes += line.len() as u64;
-        (self.previous, self.seq, self.omitted) = (hash, record.seq, 0);
+        self.bytes += self.lines.len() as u64;
         Ok(())
     }
 
@@ -253,6 +318,33 @@ mod tests {
         let metadata = fs::metadata(file).unwrap();
         assert_eq!(metadata.mode() & 0o777, 0o600);
         assert!(metadata.blocks() * 512 < RESERVED_BYTES, "{}", metadata.blocks());
+    }
+
+    #[test]
+    fn records_of_one_turn_are_written_together_and_none_is_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = AuditLog::open(folder.path()).unwrap();
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        let mut recorded: Vec<_> = (0..10)
+            .map(|n| Box::pin(log.record_together(event("operator", &n.to_string()))))
+            .collect();
+        let mut poll = |at: usize| recorded[at].as_mut().poll(&mut cx).is_ready();
+        assert!((0..10).all(|at| !poll(at)), "each waits for its turn");
+        assert_eq!(records(folder.path()).len(), 0);
+        assert!(poll(3), "the first of them writes");
+        assert_eq!(whole(folder.path()).records, 10, "for all");
+        assert!(poll(0) && poll(9));
+        // One that is not carried on is written as well, also beside others.
+        let mut dropped = Box::pin(log.record_together(event("operator", "dropped")));
+        assert!(dropped.as_mut().poll(&mut cx).is_pending());
+        log.record(event("operator", "at once"));
+        assert_eq!(whole(folder.path()).records, 12);
+        let mut dropped_alone = Box::pin(log.record_together(event("operator", "alone")));
+        assert!(dropped_alone.as_mut().poll(&mut cx).is_pending());
+        drop((dropped, dropped_alone));
+        assert_eq!(whole(folder.path()).records, 13);
+        let read = records(folder.path());
+        assert!(read.iter().zip(1..).all(|(record, seq)| record.seq == seq));
     }
 
     #[test]

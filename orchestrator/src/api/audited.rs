@@ -63,9 +63,9 @@ impl Audited {
     }
 
     /// Records how the request ended.
-    pub fn end(mut self, result: &Result<Reply, ApiError>) {
-        let Some(mut event) = self.event.take() else { return };
-        match result {
+    pub async fn end(mut self, result: Result<Reply, ApiError>) -> Result<Reply, ApiError> {
+        let Some(mut event) = self.event.take() else { return result };
+        match &result {
             Ok(reply) => {
                 event.status = reply.status.as_u16();
                 if event.action == Method::POST.as_str() {
@@ -81,8 +81,9 @@ impl Audited {
             }
         }
         if !self.is_routine || event.status >= StatusCode::BAD_REQUEST.as_u16() {
-            self.log.record(event);
+            self.log.record_together(event).await;
         }
+        result
     }
 }
 

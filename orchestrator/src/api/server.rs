@@ -114,8 +114,7 @@ async fn answer(api: Arc<Api>, peer: Peer, request: Request<Incoming>) -> Result
     let (parts, body) = request.into_parts();
     let mut audited = Audited::begin(&api, &peer, &parts.method, parts.uri.path());
     let result = carry_out(api, &peer, parts, body, &mut audited).await;
-    audited.end(&result);
-    result
+    audited.end(result).await
 }
 
 async fn carry_out(

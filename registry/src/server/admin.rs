@@ -88,7 +88,7 @@ impl AdminApi {
             error.log(&method, &path);
             error.into()
         });
-        audited.end(response.status());
+        audited.end(response.status()).await;
         response
     }
 

@@ -110,10 +110,8 @@ impl Api {
         };
         observed.by(audited.principal());
         observed.received(body.received());
-        audited.end(match &answered {
-            Ok(response) => response.status(),
-            Err(error) => error.status(),
-        });
+        let status = answered.as_ref().map_or_else(ApiError::status, Response::status);
+        audited.end(status).await;
         let mut response = match answered {
             Ok(response) => response,
             Err(error) => {

@@ -81,11 +81,11 @@ impl Audited {
     }
 
     /// Records how the request ended.
-    pub fn end(mut self, status: StatusCode) {
+    pub async fn end(mut self, status: StatusCode) {
         let Some(mut event) = self.event.take() else { return };
         event.status = status.as_u16();
         if !self.is_routine || event.status >= StatusCode::BAD_REQUEST.as_u16() {
-            self.log.record(event);
+            self.log.record_together(event).await;
         }
     }
 }
