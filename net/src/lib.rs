@@ -34,7 +34,7 @@ pub use admission::{
 pub use client::{ApiClient, ApiRequest, ClientError, FrameStream};
 pub use descriptors::{DESCRIPTORS_MIN, Descriptors};
 pub use drained::DrainedBody;
-pub use http2::{Http2Limits, is_http2};
+pub use http2::{Http2Limits, UntrustedServer, is_http2};
 pub use listen::{Listener, PrivateListener};
 pub use proxy_protocol::read_proxy_header;
 pub use sender::{Scheme, Sender, TrustedProxies, remove_claims, remove_own};

@@ -30,6 +30,19 @@ impl Budget {
             HEADERS | RST_STREAM => HTTP2_RESET_COST,
             _ => 1,
         };
+        self.spend(cost, now)
+    }
+
+    /// The same of a server. Each head of it counts, which may be one of a response or before it.
+    #[must_use]
+    pub fn take_of_server(&mut self, frame: &Frame, now: Instant) -> bool {
+        match frame.kind {
+            DATA if frame.length > 0 || frame.ends_stream() => true,
+            _ => self.spend(1, now),
+        }
+    }
+
+    fn spend(&mut self, cost: u32, now: Instant) -> bool {
         if cost > self.left {
             self.refill(now);
         }
@@ -51,8 +64,8 @@ impl Budget {
         }
     }
 
-    /// A frame of a response was written.
-    pub fn earn_response(&mut self) {
+    /// A frame with a part of a request or a response was written.
+    pub fn earn_frame(&mut self) {
         self.earn(HTTP2_OVERHEAD_PER_RESPONSE_FRAME);
     }
 
@@ -99,7 +112,7 @@ mod tests {
         assert_eq!(count(&mut budget, start), HTTP2_OVERHEAD_MAX);
         let later = start + Duration::from_secs(1);
         assert_eq!(count(&mut budget, later), HTTP2_OVERHEAD_PER_SECOND);
-        budget.earn_response();
+        budget.earn_frame();
         assert_eq!(count(&mut budget, later), HTTP2_OVERHEAD_PER_RESPONSE_FRAME);
         assert_eq!(count(&mut budget, later + Duration::from_secs(3600)), HTTP2_OVERHEAD_MAX);
     }

@@ -110,7 +110,7 @@ impl<'a, S> Guard<'a, S> {
         let (streams, budget) = (&self.streams, &mut self.budget);
         self.written.read(bytes, |frame| {
             if streams.wrote(&frame) {
-                budget.earn_response();
+                budget.earn_frame();
             }
         });
     }

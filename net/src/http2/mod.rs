@@ -1,5 +1,5 @@
 //! HTTP/2 towards clients: over TLS when both sides choose it, and in the clear for clients that
-//! know.
+//! know. And what bounds servers of it that are not trusted.
 //!
 //! hyper and h2 bound streams, windows and header blocks. What they leave open is bounded here: a
 //! connection that asks for nothing, frames that cost work and carry nothing, responses that are
@@ -13,5 +13,6 @@ mod streams; // what is open on one connection, and whether it gets on
 mod guard; // the stream of bytes under a connection
 mod body; // a response on its way to the client
 mod serve; // one connection, from its preface to its end
+mod untrusted; // the stream of bytes under a connection to a server
 
-pub use {serve::is_http2, times::Http2Limits};
+pub use {serve::is_http2, times::Http2Limits, untrusted::UntrustedServer};

@@ -6,6 +6,7 @@ use std::{
 
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use net::UntrustedServer;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::Instant,
@@ -108,7 +109,7 @@ where
         .initial_connection_window_size(UPSTREAM_WINDOW_BYTES_ALL)
         .max_header_list_size(64 << 10)
         .max_send_buf_size(64 << 10)
-        .handshake(TokioIo::new(stream))
+        .handshake(TokioIo::new(UntrustedServer::new(stream)))
         .await
         .map_err(io::Error::other)?;
     // Ends when all senders are dropped or the replica closes.

@@ -476,17 +476,26 @@ async fn one_address_takes_a_part_of_the_connections_and_no_more() {
         stream.write_all(b"GET / HT").await.unwrap();
         held.push(stream);
     }
-    let deadline = Instant::now() + Duration::from_secs(5);
-    loop {
-        let mut fourth = TcpStream::connect(site.address).await.unwrap();
-        let mut byte = [0];
-        if timeout(Duration::from_millis(100), fourth.read(&mut byte)).await.is_ok() {
-            break; // it was closed, not kept waiting
-        }
-        assert!(Instant::now() < deadline, "the fourth was taken");
-    }
-    held.clear();
+    // A fourth one has a request, and takes the place of the first.
     site.get_until(StatusCode::OK).await;
+    let closed = timeout(Duration::from_secs(5), held[0].read(&mut [0])).await;
+    assert!(matches!(closed, Ok(Ok(0) | Err(_))), "{closed:?}");
+    // Those with a request keep theirs, and one more is closed.
+    let site = Site::open_with("n1", &[backend("n1", "a")], None, limits).await;
+    let silent = site.socket("a");
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let mut stream = TcpStream::connect(site.address).await.unwrap();
+        let request = format!("GET / HTTP/1.1\r\nhost: {HOST}\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        held.push((stream, silent.accept().await.unwrap()));
+    }
+    let mut fourth = TcpStream::connect(site.address).await.unwrap();
+    let closed = timeout(Duration::from_secs(5), fourth.read(&mut [0])).await;
+    assert!(matches!(closed, Ok(Ok(0) | Err(_))), "{closed:?}");
+    for (stream, _) in &mut held {
+        assert!(timeout(Duration::from_millis(10), stream.read(&mut [0])).await.is_err());
+    }
 }
 
 #[tokio::test]
