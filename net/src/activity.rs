@@ -37,7 +37,7 @@ struct State {
     since: Instant,
     /// Since when a body does not come, or a response is not taken.
     waiting_since: Option<Instant>,
-    /// How long it was so in this request before, and what came or was taken.
+    /// How long it was so in this request before, and what came or was taken since the first time.
     waited: Duration,
     bytes: u64,
 }
@@ -113,7 +113,10 @@ impl State {
         if let Some(since) = self.waiting_since.take() {
             self.waited += now.saturating_duration_since(since);
         }
-        self.bytes += bytes as u64;
+        // What the buffers of sockets took before is no progress of the client.
+        if !self.waited.is_zero() {
+            self.bytes += bytes as u64;
+        }
     }
 
     fn standing(&self, now: Instant) -> Standing {
@@ -266,9 +269,13 @@ mod tests {
         state.wait_for_body(at(9));
         assert_eq!(state.standing(at(600)), Standing::Busy, "a client that is listening");
         state.moved(0, at(600));
+        state.rest(at(600));
+        state.ask(at(600));
+        state.answer();
+        state.moved(4 << 20, at(600));
         state.wait(at(600));
         state.rest(at(600));
-        assert_eq!(state.standing(at(700)), Standing::Stalled(101 * second), "none is taken");
+        assert_eq!(state.standing(at(700)), Standing::Stalled(100 * second), "none is taken");
         state.moved(1, at(700));
         assert_eq!(state.standing(at(703)), Standing::Idle(103 * second));
         // What came before counts for nothing in the next one, and a trickle for little.
