@@ -134,13 +134,20 @@ mod tests {
             ("empty data", &head, frame(0, 0, 1, &[]), false),
             ("data", &head, frame(0, 0, 1, b"x"), true),
         ] {
-            let (client, server) = duplex(1 << 16);
+            let (client, mut server) = duplex(1 << 16);
             let asked = tokio::spawn(ask(client));
+            server.write_all(&frame(4, 0, 0, &[])).await.unwrap();
+            let (mut frames, mut is_asked) = (Frames::after(PREFACE.len()), false);
+            while !is_asked {
+                let mut space = [0; 4096];
+                let read = server.read(&mut space).await.unwrap();
+                frames.read(&space[..read], |frame| is_asked |= frame.kind == HEADERS);
+            }
             let (mut read, mut write) = tokio::io::split(server);
             tokio::spawn(
                 async move { while matches!(read.read(&mut [0; 4096]).await, Ok(1..)) {} },
             );
-            write.write_all(&[&frame(4, 0, 0, &[]), first].concat()).await.unwrap();
+            write.write_all(first).await.unwrap();
             let mut sent = 0;
             while sent < 50_000 && write.write_all(&flood).await.is_ok() {
                 sent += 1;
