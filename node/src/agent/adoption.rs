@@ -5,12 +5,12 @@ use std::{
 
 use spec::{ContainerName, Timestamp};
 
-use super::converge::TaskKey;
+use super::{converge::TaskKey, problems};
 use crate::{
     anonymous_volumes, engines,
     error::{Result, chain},
     home::Home,
-    tasks::{self, Origin, Owned, Phase, Status},
+    tasks::{self, Origin, Owned, Phase, Status, TaskFolder},
 };
 
 /// For a container that is not wanted any more, and that no agent has supervised for a while.
@@ -81,11 +81,18 @@ pub(super) fn sweep(home: &Home, keep: &BTreeSet<TaskKey>) {
         let status = folder.status().ok().flatten();
         ended.extend(status.and_then(|status| status.ended).map(|at| (at, folder)));
     }
-    for (_, folder) in superfluous(ended, Timestamp::of(SystemTime::now())) {
+    let remove = |(_, folder): (_, TaskFolder)| {
         if let Ok(owned) = folder.own() {
             let record = owned.record().clone();
             let _ = owned.remove().and_then(|()| anonymous_volumes::remove(home, &record));
         }
+    };
+    superfluous(&mut ended, Timestamp::of(SystemTime::now())).into_iter().for_each(remove);
+    // What has ended takes no disk from what runs, nor this node from others.
+    while problems::is_disk_short(home.path())
+        && let Some(oldest) = ended.pop()
+    {
+        remove(oldest);
     }
     if let Err(error) = tasks::clear_damaged(home) {
         tracing::warn!(error = chain(&error), "a damaged task could not be removed");
@@ -103,8 +110,9 @@ pub(super) fn sweep(home: &Home, keep: &BTreeSet<TaskKey>) {
     }
 }
 
-/// Of what has ended, with its time: what is old, and what is more than is kept.
-fn superfluous<T>(mut ended: Vec<(Timestamp, T)>, now: Timestamp) -> Vec<(Timestamp, T)> {
+/// Takes out of what has ended, with its time, what is old, and what is more than is kept. What
+/// stays begins with the newest.
+fn superfluous<T>(ended: &mut Vec<(Timestamp, T)>, now: Timestamp) -> Vec<(Timestamp, T)> {
     ended.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
     let is_kept = |(at, _): &(Timestamp, T)| now.since(*at) <= ENDED_KEPT_FOR;
     let kept = ended.iter().take_while(|one| is_kept(one)).count().min(ENDED_KEPT_MAX);
@@ -168,10 +176,10 @@ mod tests {
         let ended = |count: u64, ago: u64| -> Vec<(Timestamp, u64)> {
             (0..count).map(|n| (Timestamp::from_millis(now.millis() - ago - n), n)).collect()
         };
-        assert!(superfluous(ended(3, 0), now).is_empty());
-        assert!(superfluous(ended(1, hour), now).is_empty());
-        assert_eq!(superfluous(ended(2, hour), now).len(), 1, "one is a millisecond too old");
-        let more = superfluous(ended(ENDED_KEPT_MAX as u64 + 2, 0), now);
+        assert!(superfluous(&mut ended(3, 0), now).is_empty());
+        assert!(superfluous(&mut ended(1, hour), now).is_empty());
+        assert_eq!(superfluous(&mut ended(2, hour), now).len(), 1, "one is a millisecond too old");
+        let more = superfluous(&mut ended(ENDED_KEPT_MAX as u64 + 2, 0), now);
         let oldest: Vec<u64> = more.iter().map(|(_, number)| *number).collect();
         assert_eq!(oldest, [ENDED_KEPT_MAX as u64, ENDED_KEPT_MAX as u64 + 1]);
     }

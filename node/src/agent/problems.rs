@@ -91,6 +91,16 @@ impl Problems {
     }
 }
 
+/// Whether so little is free on the disk of `home` that what is not needed should go: before this
+/// machine is one that takes no tasks.
+pub(super) fn is_disk_short(home: &Path) -> bool {
+    disk(home).is_some_and(|(free, all)| is_short(free, all))
+}
+
+fn is_short(free: u64, all: u64) -> bool {
+    free / 2 < DISK_FREE_BYTES.min(all / 100 * PRESSURE_PERCENT)
+}
+
 /// Bytes that are free for its owner, and all.
 fn disk(folder: &Path) -> Option<(u64, u64)> {
     let facts = rustix::fs::statvfs(folder).ok()?;
@@ -110,6 +120,14 @@ mod tests {
     #[test]
     fn pressure_begins_at_a_share_or_an_amount_and_ends_later() {
         const GIB: u64 = 1 << 30;
+        for (free, all, want) in [
+            (2 * GIB, 10 * GIB, false),
+            (GIB - 1, 10 * GIB, true),
+            (5 * GIB, 1000 * GIB, false),
+            (3 * GIB, 1000 * GIB, true),
+        ] {
+            assert_eq!(is_short(free, all), want, "{free} of {all}, before there is pressure");
+        }
         // Five per cent of a small disk, two gibibytes of a large one.
         for (all, at) in [(10 * GIB, GIB / 2), (1000 * GIB, 2 * GIB)] {
             let mut pressure = Pressure::default();
