@@ -190,7 +190,6 @@ impl Connections {
         };
         match (ended, strict.take_tunnel()) {
             (Ok(()), Some(tunnel)) => {
-                activity.ask(); // it rests no more
                 let http1::Parts { io, read_buf, .. } = connection.into_parts();
                 let (stream, left) = io.into_inner().into_inner().into_parts();
                 let client = WriteTimeout::new(stream, limits.write_time_max);
@@ -386,5 +385,44 @@ mod tests {
             let answered = timeout(Duration::from_secs(4), stream.read_exact(&mut start)).await;
             answered.expect("it is answered").unwrap();
         }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_a_pipe_of_bytes_makes_no_room() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let accepting = tokio::spawn(async move {
+            let connections = Connections::new();
+            let accepted = |client: TcpStream, _, permit| async move {
+                let (near, far) = tokio::io::duplex(64);
+                let (mut read, mut write) = tokio::io::split(far);
+                let echo =
+                    tokio::spawn(async move { tokio::io::copy(&mut read, &mut write).await });
+                crate::Tunnel::new(near, Duration::from_secs(60), permit).run(&[], client).await;
+                echo.abort();
+            };
+            match connections.accept(&listener, &ConnectionLimits::new(2, 2), accepted).await {}
+        });
+        let mut held = Vec::new();
+        for _ in 0..2 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(b"a").await.unwrap();
+            stream.read_exact(&mut [0]).await.unwrap();
+            held.push(stream);
+        }
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 2], 0).into()).unwrap();
+        let mut waiting = socket.connect(address).await.unwrap();
+        waiting.write_all(b"a").await.unwrap();
+        let answered = timeout(Duration::from_millis(500), waiting.read(&mut [0])).await;
+        assert!(answered.is_err(), "it waits for its turn");
+        for stream in &mut held {
+            stream.write_all(b"b").await.unwrap();
+            stream.read_exact(&mut [0]).await.expect("an idle pipe is not closed");
+        }
+        drop(held);
+        let answered = timeout(Duration::from_secs(4), waiting.read_exact(&mut [0])).await;
+        answered.expect("it has its turn").unwrap();
+        accepting.abort();
     }
 }

@@ -15,6 +15,8 @@ use tokio::{
     time::sleep,
 };
 
+use crate::activity::Activity;
+
 /// Bytes in both directions.
 pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
@@ -47,6 +49,8 @@ impl Tunnel {
     pub async fn run(self, early: &[u8], client: impl AsyncRead + AsyncWrite + Unpin) {
         let end = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(End { stream, idle_time_max, _held }) = end else { return };
+        // What it is idle for is known to its ends alone: it makes no room for others.
+        Activity::current().ask();
         let moved = AtomicU64::new(0);
         let (mut client, mut stream) =
             (Counted { stream: client, moved: &moved }, Counted { stream, moved: &moved });
