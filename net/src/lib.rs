@@ -2,8 +2,8 @@
 //!
 //! A server is one [`Connections`], an accept loop for each listener and a [`ConnectionLimits`] for
 //! each class of clients, in which connections without a request make room for others. The control
-//! plane is called through [`ApiClient`]. Absent on purpose: routes, authorization, and any knowledge of
-//! what a request means.
+//! plane is called through [`ApiClient`]. Absent on purpose: routes, authorization, and any
+//! knowledge of what a request means.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::too_many_lines, reason = "tables of cases"))]
 

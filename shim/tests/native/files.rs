@@ -53,7 +53,7 @@ pub fn quota(fixture: &TestShim) {
 pub fn volume_quota(fixture: &TestShim) {
     let scripts = [
         "dd if=/dev/zero of=/data/big bs=1M count=64 2>/dev/null; sleep 600",
-        "exec 3> /data/big; rm /data/big; dd if=/dev/zero bs=1M count=64 >&3 2>/dev/null; sleep 600",
+        "exec 3> /data/big; rm /data/big; dd if=/dev/zero bs=1M count=64 >&3 2>/dev/null; sleep 99",
     ];
     for script in scripts {
         let volume = tempfile::tempdir().unwrap();
