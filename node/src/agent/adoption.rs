@@ -89,7 +89,7 @@ pub(super) fn sweep(home: &Home, keep: &BTreeSet<TaskKey>) {
     };
     superfluous(&mut ended, Timestamp::of(SystemTime::now())).into_iter().for_each(remove);
     // What has ended takes no disk from what runs, nor this node from others.
-    while problems::is_disk_short(home.path())
+    while problems::is_disk_short(&home.tasks())
         && let Some(oldest) = ended.pop()
     {
         remove(oldest);
