@@ -122,7 +122,7 @@ mod tests {
         const GIB: u64 = 1 << 30;
         for (free, all, want) in [
             (2 * GIB, 10 * GIB, false),
-            (GIB - 1, 10 * GIB, true),
+            (GIB - (1 << 20), 10 * GIB, true),
             (5 * GIB, 1000 * GIB, false),
             (3 * GIB, 1000 * GIB, true),
         ] {

@@ -488,7 +488,12 @@ async fn one_address_takes_a_part_of_the_connections_and_no_more() {
         let mut stream = TcpStream::connect(site.address).await.unwrap();
         let request = format!("GET / HTTP/1.1\r\nhost: {HOST}\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
-        held.push((stream, silent.accept().await.unwrap()));
+        // Until the replica has it: then it is under way.
+        let (mut replica, _) = silent.accept().await.unwrap();
+        while !replica.read_u8().await.is_ok_and(|byte| byte == b'\n') {
+            replica = silent.accept().await.unwrap().0;
+        }
+        held.push((stream, replica));
     }
     let mut fourth = TcpStream::connect(site.address).await.unwrap();
     let closed = timeout(Duration::from_secs(5), fourth.read(&mut [0])).await;
