@@ -223,7 +223,11 @@ fn supervise<W: FnMut(Note)>(
         }
         run.broker = runtime::Broker::new(request.private_networks.iter().map(|n| n.host()));
         let lifecycle = Lifecycle::new(Restart::Policy(request.restart), None, 0);
-        let end = drive(&mut run, &mut orders, lifecycle, Begin::Fresh).await;
+        let mut end = drive(&mut run, &mut orders, lifecycle, Begin::Fresh).await;
+        // A success that left no result is none.
+        if end.exit == Some(Exit::Code(0)) && hub.as_ref().is_some_and(|hub| hub.lost_output()) {
+            end = End { usage: end.usage, ..End::of(Exit::Code(1)) };
+        }
         if let Some(hub) = &hub {
             let End { exit_code, reason, .. } = orders.asked.explain(end.clone());
             hub.end(&Ended { exit_code: exit_code.unwrap_or_default(), reason }).await;

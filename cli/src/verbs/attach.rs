@@ -63,45 +63,62 @@ impl Args {
         };
         let mut screen = Screen::default();
         let end = node::attach(&task, &options, |attachment| screen.show(&attachment));
-        drop(screen);
-        exit(end?, &self.task)
+        Ok(screen.exit(end?, &self.task))
     }
 }
 
 /// Our terminal, while a task has it.
 #[derive(Default)]
-pub struct Screen(Option<RawTerminal>);
+pub struct Screen {
+    raw: Option<RawTerminal>,
+    /// Why something that the task wrote was not written here, but for a reader that has left.
+    lost: Option<std::io::ErrorKind>,
+}
 
 impl Screen {
     pub fn show(&mut self, attachment: &Attachment<'_>) {
-        match attachment {
-            Attachment::Connected { terminal: true } => self.0 = RawTerminal::new(),
-            Attachment::Connected { terminal: false } => {}
-            // A reader that has left is no reason to end the task.
+        let written = match attachment {
+            Attachment::Connected { terminal: true } => {
+                self.raw = RawTerminal::new();
+                Ok(())
+            }
+            Attachment::Connected { terminal: false } => Ok(()),
             Attachment::Output(LogStream::Stdout, bytes) => {
                 let mut stdout = std::io::stdout().lock();
-                let _ = stdout.write_all(bytes).and_then(|()| stdout.flush());
+                stdout.write_all(bytes).and_then(|()| stdout.flush())
             }
             Attachment::Output(LogStream::Stderr, bytes) => {
-                let _ = std::io::stderr().lock().write_all(bytes);
+                std::io::stderr().lock().write_all(bytes)
             }
-        }
+        };
+        // A reader that has left is no reason to end the task.
+        let why = written.err().map(|error| error.kind());
+        self.lost = self.lost.or(why.filter(|why| *why != std::io::ErrorKind::BrokenPipe));
     }
-}
 
-/// Says how it came to an end, and exits as the task did.
-pub fn exit(end: AttachEnd, task: &str) -> anyhow::Result<ExitCode> {
-    match end {
-        AttachEnd::Detached => {
-            notice(format_args!("\nDetached, and the task runs on: margay attach {task}"));
-            Ok(ExitCode::SUCCESS)
+    /// Leaves the terminal, says how it came to an end, and exits as the task did; a success whose
+    /// output was lost is none.
+    pub fn exit(mut self, end: AttachEnd, task: &str) -> ExitCode {
+        self.raw = None;
+        if let Some(why) = self.lost {
+            notice(format_args!("margay: output was lost: {why}"));
         }
-        AttachEnd::Ended { exit_code, reason } => {
-            if let Some(reason) = &reason {
-                let error = Paint::on_stderr();
-                notice(format_args!("{} {}", error.error("error:"), printable(reason)));
+        let code = match end {
+            AttachEnd::Detached => {
+                notice(format_args!("\nDetached, and the task runs on: margay attach {task}"));
+                0
             }
-            Ok(ExitCode::from(u8::try_from(exit_code).unwrap_or(HOST_ERROR)))
+            AttachEnd::Ended { exit_code, reason } => {
+                if let Some(reason) = &reason {
+                    let error = Paint::on_stderr();
+                    notice(format_args!("{} {}", error.error("error:"), printable(reason)));
+                }
+                u8::try_from(exit_code).unwrap_or(HOST_ERROR)
+            }
+        };
+        match (code, self.lost) {
+            (0, Some(_)) => ExitCode::FAILURE,
+            _ => ExitCode::from(code),
         }
     }
 }

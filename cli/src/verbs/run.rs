@@ -221,8 +221,7 @@ impl Args {
             let mut screen = attach::Screen::default();
             let show = |attachment: Attachment<'_>| screen.show(&attachment);
             let end = node::run_attached(home.node(), &request, &options, watch, show);
-            drop(screen);
-            return attach::exit(end?, &name);
+            return Ok(screen.exit(end?, &name));
         }
         exit(&node::run_local(home.node(), request, watch)?)
     }

@@ -71,14 +71,12 @@ impl Args {
         let show = |attachment: Attachment<'_>| screen.show(&attachment);
         if task.state()?.is_alive() {
             let end = node::attach(&task, &options, show);
-            drop(screen);
-            return attach::exit(end.map_err(ordinary)?, text);
+            return Ok(screen.exit(end.map_err(ordinary)?, text));
         }
         if self.interactive && node::has_terminal(&task).map_err(ordinary)? {
             let watch = |note| talk.hear(&note);
             let end = node::start_attached(home.node(), &task, &options, watch, show);
-            drop(screen);
-            return attach::exit(end.map_err(ordinary)?, text);
+            return Ok(screen.exit(end.map_err(ordinary)?, text));
         }
         let outcome = node::start_local(home.node(), task, self.interactive, |note| {
             talk.hear(&note);

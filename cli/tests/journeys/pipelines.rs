@@ -49,12 +49,27 @@ fn a_program_ends_when_its_reader_has_left() {
 fn output_that_nothing_keeps_is_said_and_ends_the_program() {
     let Some(stage) = stage_with_image() else { return };
     let full = || File::options().write(true).open("/dev/full").expect("/dev/full");
-    let mut command = stage.command(["run", "--rm", "box", "busybox", "yes"]);
-    command.stdout(full()).stderr(Stdio::piped());
-    let child = command.spawn().expect("margay starts");
-    let said = crate::stage::said(child.wait_with_output().expect("it ends"));
-    assert_eq!(said.code, 1, "{}", said.err);
-    assert!(said.err.contains("margay: output was lost: no storage space"), "{}", said.err);
+    for (flags, line, code) in [
+        (&[][..], "yes", 1),
+        (&["-i"], "yes", 1),
+        // They have ended well before any write fails.
+        (&[], "echo hi", 1),
+        (&[], "exec 2>&-; echo hi", 1),
+        (&["-i"], "echo hi", 1),
+        (&["-t"], "echo hi", 1),
+        (&[], "echo hi; exit 5", 5),
+        (&["-i"], "echo hi; exit 5", 5),
+        (&[], "true", 0),
+    ] {
+        let run = [&["run", "--rm"], flags, &["box", "sh", "-c", line]].concat();
+        let mut command = stage.command(run);
+        command.stdin(Stdio::null()).stdout(full()).stderr(Stdio::piped());
+        let child = command.spawn().expect("margay starts");
+        let said = crate::stage::said(child.wait_with_output().expect("it ends"));
+        assert_eq!(said.code, code, "{flags:?} {line}: {}", said.err);
+        let lost = said.err.contains("margay: output was lost: no storage space");
+        assert_eq!(lost, line != "true", "{flags:?} {line}: {}", said.err);
+    }
     stage.is_empty();
 }
 

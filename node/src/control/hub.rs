@@ -255,6 +255,11 @@ impl Hub {
         }
     }
 
+    /// Whether what the program wrote could not be kept in the foreground.
+    pub fn lost_output(&self) -> bool {
+        self.own.as_ref().is_some_and(OwnStreams::lost_output)
+    }
+
     /// Tells each terminal how the task ended.
     pub async fn end(&self, ended: &Ended) {
         if let Ok(payload) = serde_json::to_vec(ended) {

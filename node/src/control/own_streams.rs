@@ -8,6 +8,7 @@ use std::{
     fs::File,
     io::{self, Read as _, Write as _},
     os::fd::OwnedFd,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use engine::Stdio;
@@ -24,6 +25,8 @@ pub(crate) struct OwnStreams {
     stdin: Mutex<mpsc::Receiver<Vec<u8>>>,
     stdout: Option<Writer>,
     stderr: Option<Writer>,
+    /// Something could not be written, and not because its reader left.
+    lost: AtomicBool,
 }
 
 impl OwnStreams {
@@ -39,6 +42,7 @@ impl OwnStreams {
             stdin: Mutex::new(read(stdin)?),
             stdout: writer(stdio.stdout.take())?,
             stderr: writer(stdio.stderr.take())?,
+            lost: AtomicBool::new(false),
         }))
     }
 
@@ -48,12 +52,27 @@ impl OwnStreams {
     }
 
     /// Writes what a program wrote, where that is shown.
+    ///
+    /// # Errors
+    /// When its reader has left, and when it cannot be kept, which is said on the error stream.
     pub async fn write(&self, frame: Frame, bytes: &[u8]) -> io::Result<()> {
         let writer = if frame == Frame::ErrorOutput { &self.stderr } else { &self.stdout };
-        match writer {
-            Some(writer) => writer.write(bytes.to_vec()).await,
-            None => Ok(()),
+        let Some(writer) = writer else { return Ok(()) };
+        let written = writer.write(bytes.to_vec()).await;
+        if let Err(error) = &written
+            && error.kind() != io::ErrorKind::BrokenPipe
+        {
+            self.lost.store(true, Ordering::Relaxed);
+            let said = format!("margay: output was lost: {}\n", error.kind());
+            if let Some(stderr) = &self.stderr {
+                let _ = stderr.write(said.into_bytes()).await;
+            }
         }
+        written
+    }
+
+    pub fn lost_output(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
     }
 }
 

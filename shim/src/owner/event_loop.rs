@@ -395,6 +395,7 @@ impl<'a> Owner<'a> {
             stopped: self.stop.is_some(),
             exceeded: self.exceeded.take(),
             out_of_memory: !self.killed && self.meter.ran_out_of_memory(died_at),
+            lost_output: self.streams.lost_output(),
         };
         let mut usage = self.meter.sample(&self.relay);
         let exit = explain(death, circumstances, &self.assignment.limits);

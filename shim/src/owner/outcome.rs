@@ -30,11 +30,13 @@ pub(crate) struct Circumstances {
     pub exceeded: Option<Exit>,
     /// The kernel killed one of its processes for want of memory.
     pub out_of_memory: bool,
+    /// What it wrote could not be delivered: its reader's disk is full.
+    pub lost_output: bool,
 }
 
 /// Why a container ended. A limit explains a kill better than a signal does.
 pub(crate) fn explain(death: Death, circumstances: Circumstances, limits: &Limits) -> Exit {
-    let Circumstances { stopped, exceeded, out_of_memory } = circumstances;
+    let Circumstances { stopped, exceeded, out_of_memory, lost_output } = circumstances;
     match (death, exceeded) {
         (_, Some(limit)) => limit,
         // A shell reports the death of its child by signal 9 as 137.
@@ -43,6 +45,8 @@ pub(crate) fn explain(death: Death, circumstances: Circumstances, limits: &Limit
         }
         (Death::Code(code), None) if stopped => Exit::Stopped(code),
         (Death::Signal(signal), None) if stopped => Exit::Stopped(128u8.saturating_add(signal)),
+        // A success that left no result is none.
+        (Death::Code(0), None) if lost_output => Exit::Code(1),
         (Death::Code(code), None) => Exit::Code(code),
         (Death::Signal(signal), None) => Exit::Signal(signal),
     }
@@ -53,6 +57,21 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn a_success_whose_output_was_lost_is_a_failure() {
+        for (death, stopped, code) in [
+            (Death::Code(0), false, 1),
+            (Death::Code(3), false, 3),
+            (Death::Signal(11), false, 139),
+            (Death::Code(0), true, 0),
+        ] {
+            let circumstances =
+                Circumstances { stopped, lost_output: true, ..Circumstances::default() };
+            let exit = explain(death, circumstances, &Limits::for_commands());
+            assert_eq!(exit.code(), code, "{death:?}");
+        }
+    }
 
     #[test]
     fn the_best_explanation_of_an_end_wins() {
@@ -70,7 +89,8 @@ mod tests {
             (Death::Signal(15), true, None, false, 143, Some("stopped")),
             (Death::Code(0), true, None, false, 0, Some("stopped")),
         ] {
-            let circumstances = Circumstances { stopped, exceeded, out_of_memory };
+            let circumstances =
+                Circumstances { stopped, exceeded, out_of_memory, ..Circumstances::default() };
             let shown = format!("{death:?} {circumstances:?}");
             let exit = explain(death, circumstances, &limits);
             assert_eq!((exit.code(), exit.reason()), (code, reason), "{shown}");

@@ -34,6 +34,10 @@ pub(crate) struct Streams {
     outputs: [Option<Output>; 2],
     input: Option<Input>,
     log: Option<Log>,
+    /// The supervisor's error stream once more: it outlives the container's.
+    errors: Option<File>,
+    /// Something that the container wrote could not be delivered, and not because its reader left.
+    lost: bool,
 }
 
 struct Output {
@@ -90,12 +94,14 @@ impl Streams {
             }
             None => (None, None),
         };
+        let errors = stderr.as_ref().map(OwnedFd::try_clone).transpose()?;
+        let errors = errors.map(|to| reopened(to, OFlags::WRONLY).into());
         let outputs = [
             Some(Output::new(out, LogSource::Stdout, stdout)?),
             Some(Output::new(err, LogSource::Stderr, stderr)?),
         ];
         Ok((
-            Self { outputs, input, log },
+            Self { outputs, input, log, errors, lost: false },
             ChildEnds { stdin: child_in, stdout: child_out, stderr: child_err },
         ))
     }
@@ -107,7 +113,7 @@ impl Streams {
         log: Option<Log>,
     ) -> io::Result<Self> {
         const END_OF_TRANSMISSION: u8 = 4;
-        let [stdin, stdout, _] = handed;
+        let [stdin, stdout, stderr] = handed;
         let input = match stdin {
             Some(from) => Some(Input::new(from, master.try_clone()?, Some(END_OF_TRANSMISSION))?),
             None => None,
@@ -116,12 +122,18 @@ impl Streams {
             outputs: [Some(Output::new(master, LogSource::Stdout, stdout)?), None],
             input,
             log,
+            errors: stderr.map(|to| reopened(to, OFlags::WRONLY).into()),
+            lost: false,
         })
     }
 
     /// Whether everything that the container wrote was delivered.
     pub(crate) fn finished(&self) -> bool {
         self.outputs.iter().flatten().next().is_none()
+    }
+
+    pub(crate) fn lost_output(&self) -> bool {
+        self.lost
     }
 
     /// Tells the reader of the error stream something, and the log.
@@ -138,25 +150,35 @@ impl Streams {
         }
     }
 
+    /// Says that output was lost, where the container's own error stream may have ended.
+    fn lose(&mut self, why: ErrorKind) {
+        self.lost = true;
+        let text = format!("margay: output was lost: {why}");
+        if let Some(log) = &mut self.log {
+            let _ = log.say(&text);
+        }
+        if let Some(errors) = &mut self.errors {
+            let _ = errors.write_all(format!("{text}\n").as_bytes());
+        }
+    }
+
     /// Moves what can be moved. True when more can be moved at once.
     pub(crate) fn pump(&mut self, poller: &Poller) -> bool {
-        let (mut more, mut lost) = (false, None);
-        for (index, slot) in self.outputs.iter_mut().enumerate() {
-            if let Some(output) = slot {
-                match output.pump(self.log.as_mut()) {
-                    Progress::Blocked(watched) => output.watch(poller, index as u32, watched),
-                    Progress::More => more = true,
-                    Progress::Finished => {
-                        output.watch(poller, index as u32, Watched::Nothing);
-                        lost = lost.or(output.broken.filter(|why| *why != ErrorKind::BrokenPipe));
-                        *slot = None;
+        let mut more = false;
+        for index in 0..self.outputs.len() {
+            let Some(output) = &mut self.outputs[index] else { continue };
+            match output.pump(self.log.as_mut()) {
+                Progress::Blocked(watched) => output.watch(poller, index as u32, watched),
+                Progress::More => more = true,
+                Progress::Finished => {
+                    output.watch(poller, index as u32, Watched::Nothing);
+                    let broken = output.broken;
+                    self.outputs[index] = None;
+                    if let Some(why) = broken.filter(|why| *why != ErrorKind::BrokenPipe) {
+                        self.lose(why);
                     }
                 }
             }
-        }
-        if let Some(why) = lost {
-            self.say(&format!("margay: output was lost: {why}"));
-            more = true;
         }
         if let Some(input) = &mut self.input {
             match input.pump() {
@@ -236,7 +258,10 @@ impl Output {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => {
-                    self.broken = (!isatty(&self.from)).then(|| error.kind());
+                    // A terminal that hung up takes nothing from a program with a terminal of
+                    // its own: another may be attached.
+                    let hung_up = isatty(&self.from) && isatty(&*to);
+                    self.broken = (!hung_up).then(|| error.kind());
                     self.to = None;
                     self.pending = Vec::new();
                     return true;
