@@ -145,7 +145,11 @@ pub fn read_text(
     not: &str,
 ) -> anyhow::Result<String> {
     let size = std::fs::metadata(path).with_context(&named)?.len();
-    ensure!(size <= bytes_max, "`{}` has {size} bytes, which is {not}", path.display());
+    ensure!(
+        size <= bytes_max,
+        "`{}` has {size} bytes, which is {not}: at most {bytes_max}",
+        path.display()
+    );
     std::fs::read_to_string(path).with_context(named)
 }
 

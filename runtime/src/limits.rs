@@ -61,6 +61,15 @@ pub(crate) const ALLOCATOR_TUNABLES: &str = "glibc.malloc.tcache_count=64";
 pub(crate) const WORKER_THREADS_MAX: u32 = 64;
 /// What the host copies for a guest in one call.
 pub(crate) const HOSTCALL_BYTES_MAX: usize = 8 << 20;
+/// The names and values of a program's variables: the libraries of C, Rust, Go and Python read them
+/// through an adapter with one page of 64 KiB for the list of all and the longest string, which
+/// traps beyond it.
+pub(crate) const VARIABLES_BYTES_MAX: usize = 56 << 10;
+/// All of them together: with more the adapter of a core module finds no room for them (tried with
+/// 600,000 bytes, which it takes, and 700,000).
+pub(crate) const ENVIRONMENT_BYTES_MAX: usize = 512 << 10;
+/// What the list has for each: two pointers and two lengths.
+pub(crate) const VARIABLE_BYTES: usize = 16;
 /// All header fields of one message, as wasmtime counts them.
 pub(crate) const HEADER_FIELDS_BYTES_MAX: usize = 128 << 10;
 /// The unit of CPU limits and of fairness between runs.

@@ -33,8 +33,11 @@ pub(crate) const OPEN_FILES_MAX: u64 = 4096;
 pub(crate) const OPEN_FILES_ASKED_MAX: u64 = 1 << 20;
 /// Pages in /tmp and in /dev/shm count as the container's memory; this bounds /dev/shm alone.
 pub(crate) const SHM_BYTES_MAX: u64 = 64 << 20;
-/// Bytes of arguments, and of variables: more than Linux starts a program with.
+/// Bytes of arguments, and of variables: Linux takes a quarter of the stack, 2 MiB of the usual
+/// eight, for both and what points at them.
 pub(crate) const ARGS_BYTES_MAX: usize = 1 << 20;
+/// Of one argument or variable: what the kernel takes, without the byte that ends it.
+pub(crate) const ARG_BYTES_MAX: usize = (128 << 10) - 1;
 /// Layers of one image. overlayfs takes 500; Docker allows 127.
 pub(crate) const LAYERS_MAX: usize = 127;
 /// Inodes of a writable layer in memory. A file takes at least a page, so these fill 256 MiB.

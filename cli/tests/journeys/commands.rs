@@ -25,6 +25,36 @@ fn a_wasm_file_runs_with_its_arguments() {
     stage.is_empty();
 }
 
+/// One that is refused traps when it reads its variables; one that is not finds all of them.
+#[test]
+fn variables_that_no_program_could_take_are_named_before_the_start() {
+    let stage = Stage::new();
+    let variable = |name: &str, bytes| format!("{name}={}\n", "x".repeat(bytes));
+    for (content, want) in [
+        (variable("BIG", 57_000), None),
+        (variable("BIG", 60_000), Some("variable `BIG` has 60000 bytes")),
+        ((0..10).map(|i| variable(&format!("V{i}"), 50_000)).collect(), None),
+        ((0..15).map(|i| variable(&format!("V{i}"), 50_000)).collect(), Some("bytes together")),
+        ((0..3_500).map(|i| variable(&format!("V{i}"), 1)).collect(), None),
+        ((0..4_000).map(|i| variable(&format!("V{i}"), 1)).collect(), Some("it has 400")),
+        (variable("BIG", 2 << 20), Some("bytes, which is no list of variables: at most 1048576")),
+    ] {
+        stage.write("env", &content);
+        for file in [hello(), hello_p1()] {
+            let said = stage.margay(["run", "--rm", "--env-file", "env", &file]);
+            let at = content.len();
+            match want {
+                None => assert_eq!(said.ok(), "hello from margay\n", "{at} bytes, {file}"),
+                Some(want) => {
+                    let err = said.fails(125);
+                    assert!(err.contains(want) && !err.contains("E_TRAP"), "{at} bytes: {err}");
+                }
+            }
+        }
+    }
+    stage.is_empty();
+}
+
 #[test]
 fn the_exit_code_is_the_guests() {
     let stage = Stage::new();

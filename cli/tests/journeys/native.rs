@@ -351,6 +351,26 @@ fn a_linux_program_that_is_not_there_or_eats_too_much_is_named() {
 
 /// What a container of either kind is told to do, and the exit code that comes of it.
 #[test]
+fn variables_and_arguments_that_linux_does_not_take_are_named_before_the_start() {
+    if !ready() {
+        return;
+    }
+    let stage = Stage::new();
+    build(&stage, "box", "CMD [\"/bin/sleep\", \"600\"]");
+    let long = "x".repeat(120_000);
+    stage.write("env", format!("A={long}\n"));
+    let run = ["run", "--rm", "--env-file", "env", "box", "sh", "-c", "echo ${#A}"];
+    assert_eq!(stage.margay(run).ok(), "120000\n");
+    stage.write("env", format!("A={long}{long}\n"));
+    let err = stage.margay(run).fails(125);
+    assert!(err.contains("variable `A` has 240002 bytes"), "{err}");
+    let nine = [&["run", "--rm", "box", "echo"][..], &[long.as_str(); 9]].concat();
+    let err = stage.margay(nine).fails(125);
+    assert!(err.contains("the command has 1080004 bytes"), "{err}");
+    stage.is_empty();
+}
+
+#[test]
 fn both_kinds_of_containers_report_host_errors_alike() {
     let stage = Stage::new();
     std::fs::copy(samples().join("hostile/probe-cli.wasm"), stage.path("probe.wasm"))

@@ -44,11 +44,11 @@ pub(super) fn load(
     env.extend(secrets.variables);
     let writable_bytes_max = assignment.limits.writable_bytes_max;
     let files = Files::new(index, layers, volumes, secrets.files, writable_bytes_max)?;
-    let environment = Environment {
-        args: std::mem::take(&mut assignment.args),
-        env: env.into_iter().collect(),
-        working_dir: std::mem::take(&mut assignment.program.working_dir),
-    };
+    let environment = Environment::of(
+        std::mem::take(&mut assignment.args),
+        env.into_iter().collect(),
+        std::mem::take(&mut assignment.program.working_dir),
+    )?;
     Ok(Loaded { pre, files: Arc::new(files), environment: Arc::new(environment) })
 }
 

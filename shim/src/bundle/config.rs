@@ -13,9 +13,9 @@ use spec::{Capabilities, Capability, FileGrant, ImageConfig, Limits, Rights};
 use crate::{
     Error, Settings,
     bundle::account::Account,
-    bundle::seccomp_container,
+    bundle::{seccomp_container, strings::check_variables},
     ids::HostIds,
-    limits::{ARGS_BYTES_MAX, PIDS_MAX, SHM_BYTES_MAX, TERMINALS_MAX},
+    limits::{PIDS_MAX, SHM_BYTES_MAX, TERMINALS_MAX},
     settings::CAPABILITIES,
 };
 
@@ -54,20 +54,6 @@ pub(crate) struct Bind {
     pub noexec: bool,
 }
 
-/// Checks the program's name and its arguments.
-pub(crate) fn check_args(args: &[String]) -> Result<(), Error> {
-    let wrong = |why: &str| Err(Error::Config { what: "program".to_owned(), why: why.to_owned() });
-    match args.first().map(String::as_str) {
-        None => wrong("neither the image nor the command line names one"),
-        Some("") => wrong("its name is empty"),
-        _ if args.iter().any(|arg| arg.contains('\0')) => wrong("an argument has a NUL byte"),
-        _ if args.iter().map(String::len).sum::<usize>() > ARGS_BYTES_MAX => {
-            wrong("its arguments are too long")
-        }
-        _ => Ok(()),
-    }
-}
-
 /// The image's variables, overridden by those of the assignment; PATH, HOME, HOSTNAME and TERM have
 /// defaults.
 pub(crate) fn env(
@@ -93,16 +79,8 @@ pub(crate) fn env(
         }
     }
     all.extend(assigned.iter().map(|(name, value)| (name.clone(), value.clone())));
-    let wrong = |why: String| Err(Error::Config { what: "environment".to_owned(), why });
-    if let Some(name) =
-        all.iter().find(|(k, v)| k.is_empty() || k.contains(['=', '\0']) || v.contains('\0'))
-    {
-        return wrong(format!("`{}` cannot be a variable", name.0.escape_debug()));
-    }
-    match all.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>() > ARGS_BYTES_MAX {
-        true => wrong("it is too long".to_owned()),
-        false => Ok(all.into_iter().map(|(name, value)| format!("{name}={value}")).collect()),
-    }
+    check_variables(&all)?;
+    Ok(all.into_iter().map(|(name, value)| format!("{name}={value}")).collect())
 }
 
 /// Which parts of the root file system the grants let a container write: all of it, or folders.

@@ -1,5 +1,6 @@
 //! What an OCI runtime is given: a root file system and a `config.json`.
 pub(crate) mod config; // everything decided so far as one config.json
+pub(crate) mod strings; // the arguments and variables that Linux starts a program with
 pub(crate) mod signal; // which one STOPSIGNAL names
 pub(crate) mod stage; // a private mount namespace with the root file system in it
 

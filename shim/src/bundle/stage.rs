@@ -19,6 +19,7 @@ use crate::{
     bundle::fill::fill,
     bundle::mounts::View,
     bundle::rootfs::RootFolder,
+    bundle::strings::check_args,
     bundle::{init, mounts, root},
     host::cgroup,
     ids::HostIds,
@@ -56,7 +57,7 @@ fn build_at(
     ids: HostIds,
 ) -> Result<Stage, Error> {
     let program = &order.program;
-    bundle::check_args(&order.args)?;
+    check_args(&order.args)?;
     let writable = bundle::writable(&order.grants, &order.volumes)?;
     let view = View::new(ids)?;
     hide_mounts().map_err(Error::io("make a mount namespace"))?;

@@ -107,13 +107,18 @@ impl Execs {
             Ok(streams) => streams,
             Err(why) => return Answer::refused(why),
         };
+        let ends_with_client = program.ends_with_client;
+        let environment = match self.environment(program) {
+            Ok(environment) => environment,
+            Err(why) => return Answer::refused(why),
+        };
         let Ok(Ok(_instance)) = timeout(EXEC_WAIT_TIME_MAX, self.instances.acquire()).await else {
             return Answer::busy(EXEC_INSTANCES_MAX as usize);
         };
         if client.send(&Answer::Started, &[]).await.is_err() {
             return Answer::refused("its client is gone");
         }
-        Answer::Exited(self.run(client, &pre, program, streams).await)
+        Answer::Exited(self.run(client, &pre, (environment, ends_with_client), streams).await)
     }
 
     /// Does what concerns files, on a thread that may wait for the client's pipe.
@@ -149,28 +154,31 @@ impl Execs {
         Ok(pre)
     }
 
+    /// The container's, with what the program has of its own.
+    fn environment(&self, program: Program) -> Result<Environment, String> {
+        let own = &self.container.environment;
+        let mut env: HashMap<_, _> = own.variables().cloned().collect();
+        let working_dir = program.working_dir.unwrap_or_else(|| own.working_dir().to_owned());
+        // What C libraries of WASI 0.1 and 0.2 start from.
+        env.insert("PWD".to_owned(), working_dir.clone());
+        env.extend(program.env);
+        Environment::of(program.args, env.into_iter().collect(), working_dir)
+    }
+
     async fn run(
         &self,
         client: &Socket,
         pre: &CommandPre<Guest>,
-        program: Program,
+        (environment, ends_with_client): (Environment, bool),
         streams: Streams,
     ) -> Exit {
         let container = &self.container;
-        let own = &container.environment;
-        let mut env: HashMap<_, _> = own.env.iter().cloned().collect();
-        let working_dir = program.working_dir.unwrap_or_else(|| own.working_dir.clone());
-        // What C libraries of WASI 0.1 and 0.2 start from.
-        env.insert("PWD".to_owned(), working_dir.clone());
-        env.extend(program.env);
-        let environment =
-            Environment { args: program.args, env: env.into_iter().collect(), working_dir };
         let mut builder = WasiCtx::builder();
         builder.stdin(streams.stdin).stdout(streams.stdout).stderr(streams.stderr);
         let began = Instant::now();
         let store = container.store_of(began.into_std(), builder, Arc::new(environment));
         let stopped = async {
-            let signal = obey(client, streams.unread, program.ends_with_client).await;
+            let signal = obey(client, streams.unread, ends_with_client).await;
             (Duration::ZERO, Exit::Signal(signal))
         };
         run_to_end(container, pre, (began, store), stopped).await

@@ -3,7 +3,10 @@ use std::{collections::BTreeMap, io, path::Path};
 use engine::exec::Program;
 use serde::Deserialize;
 
-use crate::{Error, bundle::config::check_args, limits::ARGS_BYTES_MAX};
+use crate::{
+    Error,
+    bundle::strings::{check_args, check_variables},
+};
 
 /// What every process of a container is made with: read from the `config.json` that its first one
 /// was made by, so that both have the same walls.
@@ -109,17 +112,7 @@ impl Template {
             env.entry("TERM".to_owned()).or_insert_with(|| "xterm".to_owned());
         }
         env.extend(program.env);
-        let wrong = |why: &str| Err(Error::Config { what: "variable".to_owned(), why: why.into() });
-        let odd = |(name, value): (&String, &String)| {
-            name.is_empty() || name.contains(['=', '\0']) || value.contains('\0')
-        };
-        if env.iter().any(odd) {
-            return wrong("a name is empty or has `=`, or a value has a NUL byte");
-        }
-        if env.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > ARGS_BYTES_MAX
-        {
-            return wrong("all together are too long");
-        }
+        check_variables(&env)?;
         let cwd = program.working_dir.unwrap_or_else(|| self.process.cwd.clone());
         if !cwd.starts_with('/') || cwd.contains('\0') {
             let what = format!("working directory `{}`", cwd.escape_debug());
@@ -184,7 +177,7 @@ mod tests {
         for (error, why) in [
             (with(|p| p.args = Vec::new()), "neither the image nor the command line"),
             (with(|p| p.args = vec!["a\0b".to_owned()]), "NUL"),
-            (with(|p| drop(p.env.insert(String::new(), String::new()))), "name is empty"),
+            (with(|p| drop(p.env.insert(String::new(), String::new()))), "`` cannot be a variable"),
             (with(|p| p.working_dir = Some("srv".to_owned())), "`srv`"),
         ] {
             assert!(error.contains(why), "{error}");
