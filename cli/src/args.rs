@@ -134,7 +134,8 @@ pub enum Verb {
     Usage(verbs::usage::Args),
     Audit(verbs::audit::Args),
 
-    #[command(subcommand)]
+    /// Another way to say `node token`
+    #[command(subcommand, hide = true)]
     Token(verbs::token::Verb),
     #[command(subcommand)]
     Credential(verbs::credential::Verb),

@@ -163,7 +163,7 @@ fn from_name(
     };
     let layout = layout(home)?;
     let local = look_up(&layout, &reference)?;
-    if local.is_none() && reference.registry().is_none() && is_written_as_file(text) {
+    if local.is_none() && reference.registry().is_none() && means_a_file(text) {
         ensure!(Path::new(text).exists(), no_file(text));
     }
     let remote_wanted = match (fetch, &local) {
@@ -269,9 +269,18 @@ fn as_path(text: &str) -> Option<PathBuf> {
 
 /// No image has such a name.
 fn is_written_as_file(text: &str) -> bool {
-    Path::new(text)
-        .extension()
-        .is_some_and(|ending| ["wasm", "tar"].iter().any(|one| ending == *one))
+    const ENDINGS: [&str; 8] =
+        [".wasm", ".wasm.gz", ".tar", ".tgz", ".tar.gz", ".tar.zst", ".tar.xz", ".tar.bz2"];
+    let name = text.rsplit('/').next().unwrap_or(text);
+    ENDINGS.iter().any(|ending| name.len() > ending.len() && name.ends_with(ending))
+}
+
+/// Whether a name that no image here has is meant as a file: it is written as one, or it is a slip
+/// away from a file that is.
+fn means_a_file(text: &str) -> bool {
+    is_written_as_file(text)
+        || nearest::entry_for_path(Path::new(text))
+            .is_some_and(|entry| entry.is_file() && entry.to_str().is_some_and(is_written_as_file))
 }
 
 fn no_file(text: &str) -> Advice {

@@ -1,6 +1,9 @@
 //! What a misspelled word was meant to be: a verb, a flag, the name of a file.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// More names than these are not looked at: a folder with more is no folder that a user wrote.
 const ENTRIES_MAX: usize = 4096;
@@ -26,9 +29,18 @@ pub fn hint_for_path(path: &Path) -> Option<String> {
     if path.is_symlink() {
         return Some(format!("it is a link that leads nowhere: ls -l {}", path.display()));
     }
-    let existing =
-        path.ancestors().skip(1).find(|folder| folder.as_os_str().is_empty() || folder.exists())?;
-    let missing = path.strip_prefix(existing).ok()?.components().next()?;
+    let (existing, _) = parts_of_path(path)?;
+    let folder = if existing.as_os_str().is_empty() { Path::new(".") } else { existing };
+    Some(match entry_for_path(path) {
+        Some(entry) => format!("did you mean `{}`?", entry.display()),
+        None => format!("see what is there: ls {}", folder.display()),
+    })
+}
+
+/// The entry that a path at which there is nothing is a misspelling of, up to its first part that
+/// is not there.
+pub fn entry_for_path(path: &Path) -> Option<PathBuf> {
+    let (existing, missing) = parts_of_path(path)?;
     let folder = if existing.as_os_str().is_empty() { Path::new(".") } else { existing };
     let names: Vec<String> = fs::read_dir(folder)
         .ok()?
@@ -36,11 +48,15 @@ pub fn hint_for_path(path: &Path) -> Option<String> {
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .collect();
     let all: Vec<&str> = names.iter().map(String::as_str).collect();
-    let missing = missing.as_os_str().to_str()?;
-    Some(match nearest(missing, &all) {
-        Some(name) => format!("did you mean `{}`?", existing.join(name).display()),
-        None => format!("see what is there: ls {}", folder.display()),
-    })
+    nearest(missing, &all).map(|name| existing.join(name))
+}
+
+/// The folder that a path leads to, and its first part that is not there.
+fn parts_of_path(path: &Path) -> Option<(&Path, &str)> {
+    let existing =
+        path.ancestors().skip(1).find(|folder| folder.as_os_str().is_empty() || folder.exists())?;
+    let missing = path.strip_prefix(existing).ok()?.components().next()?;
+    Some((existing, missing.as_os_str().to_str()?))
 }
 
 /// How many slips of the pen turn `from` into `to`: a letter too many, too few, a wrong one, or two

@@ -57,7 +57,7 @@ fn a_second_node_takes_its_share_and_its_copies_are_replaced_when_it_is_lost() {
 fn a_node_is_not_removed_by_a_slip_and_one_that_was_ends_its_tasks_and_says_so() {
     let (stage, other) = (Stage::new(), Stage::new());
     let up = Up::start(&stage);
-    let token = stage.margay(["node", "token"]).ok();
+    let token = stage.margay(["token", "create"]).ok();
     let mut node = other.start(["node", "join", token.trim(), "--name", "second"]);
     assert_eq!(node.line(), "second");
     serve_cats(&stage, &up, 2);
