@@ -29,9 +29,10 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Api(ClientError::Refused(fault)) => fault.hint.clone(),
-            Self::Api(ClientError::Connect { to, .. } | ClientError::NoAnswer { to }) => {
-                Some(how_to_reach(to))
-            }
+            Self::Api(ClientError::Connect { to, source }) => Some(
+                net::tls::hint_about_time(source).map_or_else(|| how_to_reach(to), str::to_owned),
+            ),
+            Self::Api(ClientError::NoAnswer { to }) => Some(how_to_reach(to)),
             Self::Api(ClientError::BrokenOff { .. }) => {
                 Some("see whether it runs: margay node ls; and begin again".to_owned())
             }

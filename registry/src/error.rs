@@ -185,12 +185,13 @@ impl Error {
             Self::TimedOut { .. } | Self::Disconnected { .. } => {
                 "try again: what has arrived is kept".to_owned()
             }
-            Self::Tls { registry, .. } => {
-                format!(
+            Self::Tls { registry, source } => match net::tls::hint_about_time(source) {
+                Some(hint) => hint.to_owned(),
+                None => format!(
                     "trust the authority that signed its certificate: --ca FILE; or, if `{registry}` \
                      speaks plain HTTP, say so with --plain-http"
-                )
-            }
+                ),
+            },
             Self::WrongPassword { registry, user } => {
                 format!("log in again: margay login -u {user} {registry}")
             }

@@ -38,6 +38,9 @@ impl CertificateError {
     /// What to do about it.
     pub fn hint(&self) -> &'static str {
         match self {
+            Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                "give the path of a PEM file, as of a certificate with its chain: fullchain.pem"
+            }
             Self::Read { .. } => {
                 "the process that serves reads it, again after each change: let its user do so"
             }

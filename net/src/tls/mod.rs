@@ -7,6 +7,7 @@
 mod certificates; // PEM, and which node a certificate names
 mod files; // a certificate in files that are renewed
 mod by_name; // one certificate for each host name
+mod validity; // certificates of another time
 mod pinned; // trust in the one CA that has a fingerprint
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ pub use files::{
     speaks_http2,
 };
 use pinned::PinnedCa;
+pub use validity::hint_about_time;
 
 /// The name of every control plane.
 pub const CONTROL_PLANE_NAME: &str = "control.margay";
