@@ -1,5 +1,5 @@
 //! Names of stored objects. Each is a type, so that swapping two arguments does not compile;
-//! each can stand in a host name and in a path (RFC 1123 label:
+//! each can stand in a path, and all but those of volumes in a host name (RFC 1123 label:
 //! `[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?`).
 
 use std::{fmt, str::FromStr};
@@ -11,7 +11,7 @@ use crate::text::{ParseError, written_as_text};
 pub const OPERATOR: &str = "local";
 
 macro_rules! names {
-    ($($(#[$doc:meta])* $type:ident = $noun:literal, $example:literal;)+) => {$(
+    ($read:ident, $rule:literal, $pattern:literal: $($(#[$doc:meta])* $type:ident = $noun:literal, $example:literal;)+) => {$(
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $type(String);
@@ -30,22 +30,20 @@ macro_rules! names {
         impl FromStr for $type {
             type Err = ParseError;
             fn from_str(text: &str) -> Result<Self, ParseError> {
-                label(text, $noun).map(Self)
+                $read(text, $noun).map(Self)
             }
         }
         written_as_text!(
             $type,
-            concat!(
-                "The name of a ", $noun,
-                ": 1 to 63 lower-case letters, digits and inner dashes."
-            ),
+            concat!("The name of a ", $noun, ": ", $rule, "."),
             $example,
-            "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+            $pattern
         );
     )+};
 }
 
 names! {
+    label, "1 to 63 lower-case letters, digits and inner dashes", "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$":
     /// The owner of objects. Every stored key starts with it; it comes from a credential and never
     /// from the body of a request.
     Tenant = "tenant", "acme";
@@ -65,7 +63,11 @@ names! {
     CredentialName = "credential", "ci";
     /// A certificate of host names.
     CertificateName = "certificate", "shop";
-    /// A volume on one node.
+}
+
+names! {
+    volume, "1 to 63 letters, digits, `_`, `.` and `-`, beginning with a letter or digit", "^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$":
+    /// A volume on one node. As in Docker: it stands in paths, and never in a host name.
     VolumeName = "volume", "book";
 }
 
@@ -88,9 +90,34 @@ fn label(text: &str, noun: &str) -> Result<String, ParseError> {
     }
 }
 
+fn volume(text: &str, noun: &str) -> Result<String, ParseError> {
+    let good = (1..=63).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
+        && text.starts_with(|c: char| c.is_ascii_alphanumeric());
+    match good {
+        true => Ok(text.to_owned()),
+        false => {
+            let rule =
+                "use 1 to 63 letters, digits, `_`, `.` and `-`, beginning with a letter or digit";
+            Err(ParseError::about(text, format_args!("cannot name a {noun}: {rule}")))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_volume_has_a_name_of_docker_and_is_one_folder() {
+        for text in ["a", "pg_data", "My.Data-2", "a..b", "4_", &"a".repeat(63)] {
+            assert_eq!(text.parse::<VolumeName>().unwrap().as_str(), text);
+        }
+        for text in ["", ".", "..", ".a", "-a", "_a", "a/b", "a b", "é", "a\0", &"a".repeat(64)] {
+            let error = text.parse::<VolumeName>().expect_err(text).to_string();
+            assert!(error.contains("cannot name a volume"), "{error}");
+        }
+    }
 
     #[test]
     fn a_name_fits_into_a_host_name() {
