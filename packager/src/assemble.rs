@@ -11,6 +11,7 @@ use crate::{
     cache::{Cache, RACE_NS},
     diagnostic::{Place, Warning, WarningKind},
     error::Error,
+    history::{ConfigWithHistory, HistoryEntry},
     items::{Item, Items, Meta, Source},
     layer::spool::Spool,
     layer::tarball::{Written, write_layer},
@@ -87,8 +88,12 @@ impl Assembly<'_> {
             descriptors.push(descriptor);
             diff_ids.push(written.diff_id);
         }
+        let created = self.created();
+        let mut history = stage.base.history;
+        let new_layers = layers.iter().skip(stage.base.layers.len());
+        history.extend(new_layers.map(|layer| HistoryEntry::of(&created, &layer.created_by)));
         let config = ImageConfig {
-            created: Some(self.created()),
+            created: Some(created),
             author: stage.author,
             architecture: platform.architecture.clone(),
             os: platform.os.clone(),
@@ -100,6 +105,7 @@ impl Assembly<'_> {
             .and_then(|labels| labels.get(image::WANTS_KEY))
             .map(|text| image::parse_wants(text));
         let wants = wants.transpose().map_err(Error::Program)?.unwrap_or_default();
+        let config = ConfigWithHistory { config, history };
         let manifest =
             self.manifest(MediaType::OCI_CONFIG, &config, descriptors, BTreeMap::new())?;
         Ok(Assembled {

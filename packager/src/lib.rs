@@ -14,6 +14,7 @@ mod context; // the folder that a build may read, and nothing outside of it
 mod items; // what a layer will hold, before it has bytes
 mod layer; // the bytes of a layer
 mod attributes; // owners and special permissions of the files of an image
+mod history; // how an image was made
 mod stage; // an image in the making
 
 mod diagnostic; // what is wrong with a build file, where, and what to write instead

@@ -170,6 +170,15 @@ fn images_and_their_history_are_listed_as_docker_lists_them() {
     assert!(history.contains("<missing>"), "{history}");
     let sizes = stage.margay(["image", "history", "--human=false", "app:1"]).ok();
     assert!(sizes.starts_with("IMAGE") && !sizes.contains("KiB"), "{sizes}");
+    // A base brings its history along, and the config says it to every other tool.
+    stage.write("on/Dockerfile", "FROM app:1\nCOPY c /c\n");
+    stage.write("on/c", "three");
+    stage.margay(["build", "-q", "-t", "on:1", "on"]).ok();
+    let by = stage.margay(["history", "--format", "{{.CreatedBy}}", "on:1"]).ok();
+    assert_eq!(by, "COPY c /c\nCOPY b /b\nCOPY a /a\n");
+    let config: Value =
+        serde_json::from_str(&stage.margay(["inspect", "on:1"]).ok()).expect("JSON");
+    assert_eq!(config[0]["layers"].as_array().map(Vec::len), Some(3), "{config}");
 }
 
 #[test]
@@ -196,6 +205,14 @@ fn a_volume_is_made_listed_inspected_and_removed() {
         err,
         "error: volume `data` is mounted by task `user`\nhint: remove the task first: margay rm user\n"
     );
+    // The names that Docker takes, and none that would be another folder.
+    assert_eq!(volume(&["create", "Pg_data.2"]).ok(), "Pg_data.2\n");
+    let file = samples().join("hello/hello.wasm").display().to_string();
+    stage.margay(["run", "--rm", "-v", "Pg_data.2:/data", &file]).ok();
+    assert_eq!(volume(&["rm", "Pg_data.2"]).ok(), "Pg_data.2\n");
+    for name in [".", "..", ".hidden", "-a", "a/b", "_a"] {
+        volume(&["create", "--", name]).fails(2);
+    }
     let pruned = volume(&["prune", "-f"]).ok();
     assert!(pruned.starts_with(&format!("Deleted volume: {anonymous}")), "{pruned}");
     stage.margay(["rm", "user"]).ok();

@@ -46,6 +46,7 @@ pub(super) fn from(
 /// An image of the layout, by the name in FROM or in `COPY --from`.
 pub(super) struct LocalBase {
     reference: Reference,
+    manifest: spec::Descriptor,
     plan: image::Plan,
     /// Whether it is for the platform that was asked for.
     is_wanted: bool,
@@ -98,11 +99,12 @@ impl Executor<'_, '_> {
         };
         let plan = layout.plan(&manifest)?;
         let is_wanted = platform.is_none_or(|wanted| is_for(&plan.platform, wanted));
-        Ok(LocalBase { reference, plan, is_wanted })
+        Ok(LocalBase { reference, manifest, plan, is_wanted })
     }
 
     pub(super) fn stage_of(&self, base: &LocalBase) -> Result<Stage, Error> {
-        Stage::from_image(self.input.layout, self.input.cache, &base.reference, &base.plan)
+        let image = (&base.manifest, &base.plan);
+        Stage::from_image(self.input.layout, self.input.cache, &base.reference, image)
     }
 
     /// A folder of the same name beside the build context, from which the missing image could be

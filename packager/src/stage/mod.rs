@@ -14,6 +14,7 @@ use crate::{
     cache::Cache,
     diagnostic::{DiagnosticKind, Place},
     error::{Error, unusable},
+    history::{self, HistoryEntry},
     items::{Item, Items, MODE_EXECUTABLE, Meta, Origin, Owner, Source},
     layout::Layout,
     limits::{LAYERS_MAX, LINKS_MAX},
@@ -58,6 +59,8 @@ impl ShellForm {
 #[derive(Clone)]
 pub(crate) struct Base {
     pub(crate) layers: Vec<BaseLayer>,
+    /// How they were made.
+    pub(crate) history: Vec<HistoryEntry>,
     pub(crate) index: Rc<FileIndex>,
     pub(crate) attributes: Rc<Attributes>,
     /// What the image below was for, and what it ran.
@@ -107,6 +110,7 @@ impl Base {
         let empty = FileIndexBuilder::new().finish().expect("nothing fits in any budget");
         Self {
             layers: Vec::new(),
+            history: Vec::new(),
             index: Rc::new(empty),
             attributes: Rc::default(),
             platform: None,
@@ -152,7 +156,7 @@ impl Stage {
         layout: &Layout,
         cache: &Cache,
         image: &Reference,
-        plan: &Plan,
+        (manifest, plan): (&Descriptor, &Plan),
     ) -> Result<Self, Error> {
         let mut stage = Self::scratch();
         stage.config = plan.execution().clone();
@@ -166,7 +170,8 @@ impl Stage {
             let (index, attributes) = merged(layout, cache, plan)?;
             let (index, attributes) = (Rc::new(index), Rc::new(attributes));
             let (platform, args) = (Some(plan.platform.clone()), plan.args.clone());
-            stage.base = Base { layers, index, attributes, platform, args };
+            let history = history::of_base(layout, manifest, layers.len())?;
+            stage.base = Base { layers, history, index, attributes, platform, args };
             return Ok(stage);
         }
         let (Program::Layer(at), true) = (&plan.program, plan.format != Format::Spin) else {
