@@ -162,7 +162,7 @@ impl Args {
             if !self.secret.is_empty() {
                 warn("`--secret` is for RUN, which no build executes: it is not used");
             }
-            tell(&built);
+            tell(&built, &input);
         }
         if let Some(path) = &self.iidfile {
             let text = built.descriptor.digest.to_string();
@@ -336,7 +336,7 @@ fn warn(text: &str) {
     notice(format_args!("{} {}", Paint::on_stderr().warn("note:"), printable(text)));
 }
 
-fn tell(built: &Built) {
+fn tell(built: &Built, input: &Input) {
     for layer in &built.layers {
         let state = if layer.reused { "there already" } else { "new" };
         notice(format_args!(
@@ -352,5 +352,10 @@ fn tell(built: &Built) {
     for want in &built.wants {
         notice(format_args!("wants {want}"));
     }
-    notice(format_args!("Built from {} in {}.", built.build_file.display(), duration(built.took)));
+    // What came through standard input lies in a folder that means nothing to its reader.
+    let file = match &input.folder {
+        Some((folder, _)) if built.build_file.starts_with(folder.path()) => Path::new("-"),
+        _ => &built.build_file,
+    };
+    notice(format_args!("Built from {} in {}.", file.display(), duration(built.took)));
 }

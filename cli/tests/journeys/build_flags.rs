@@ -14,7 +14,10 @@ fn label(stage: &Stage, image: &str, name: &str) -> String {
 fn a_build_reads_its_file_or_its_context_from_standard_input() {
     let stage = Stage::new();
     stage.write("app/f", "hello");
-    stage.margay_fed(["build", "-t", "a", "-f", "-", "app"], "FROM scratch\nCOPY f /f\n").ok();
+    let built =
+        stage.margay_fed(["build", "-t", "a", "-f", "-", "app"], "FROM scratch\nCOPY f /f\n");
+    assert!(built.err.contains("Built from - in "), "{}", built.err);
+    built.ok();
     stage.margay_fed(["build", "-t", "b", "-"], "FROM scratch\nLABEL from=stdin\n").ok();
     assert_eq!(label(&stage, "b", "from"), "stdin");
     let err = stage.margay_fed(["build", "-"], "FROM scratch\nCOPY f /f\n").fails(1);
