@@ -1,5 +1,7 @@
 //! Signals to this process.
 
+use std::time::{Duration, Instant};
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::error::{Error, Result};
@@ -43,7 +45,15 @@ pub fn parse_signal(text: &str) -> Result<i32> {
 
 /// The signals that are meant for a task. Not among them: TSTP and its kin, which are between this
 /// process and its shell, and those that report errors of this process.
-pub(crate) struct TaskSignals(Vec<(Signal, i32)>);
+pub(crate) struct TaskSignals {
+    signals: Vec<(Signal, i32)>,
+    /// The last one that asks to end.
+    last: Option<(i32, Instant)>,
+}
+
+/// Two signals of one kind within this time are one: `timeout` sends each to its child and then to
+/// the group of both, and no user presses Ctrl-C twice so fast.
+const ONE_SIGNAL_TIME: Duration = Duration::from_millis(100);
 
 impl TaskSignals {
     pub fn listen() -> Result<Self> {
@@ -53,18 +63,27 @@ impl TaskSignals {
             Ok::<_, Error>((signal, number))
         };
         let numbers = ENDING.into_iter().chain([USR1, USR2, ALRM, CONT, WINCH]);
-        Ok(Self(numbers.map(listen).collect::<Result<_>>()?))
+        Ok(Self { signals: numbers.map(listen).collect::<Result<_>>()?, last: None })
     }
 
     /// The number of the next one.
     pub async fn next(&mut self) -> i32 {
-        let received = self.0.iter_mut().map(|(signal, number)| {
-            Box::pin(async {
-                signal.recv().await;
-                *number
-            })
-        });
-        futures_util::future::select_all(received).await.0
+        loop {
+            let received = self.signals.iter_mut().map(|(signal, number)| {
+                Box::pin(async {
+                    signal.recv().await;
+                    *number
+                })
+            });
+            let number = futures_util::future::select_all(received).await.0;
+            if !ENDING.contains(&number) {
+                return number;
+            }
+            let before = self.last.replace((number, Instant::now()));
+            if !before.is_some_and(|(last, at)| last == number && at.elapsed() < ONE_SIGNAL_TIME) {
+                return number;
+            }
+        }
     }
 
     /// The next one that asks to end.

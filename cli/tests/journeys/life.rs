@@ -186,6 +186,29 @@ fn a_second_interrupt_kills_a_program_that_ignores_the_first_and_says_so() {
     stage.is_empty();
 }
 
+/// GNU timeout sends each signal to its child and to the group of both.
+#[test]
+fn one_signal_of_timeout_is_one_signal() {
+    if !native::ready() {
+        return;
+    }
+    let stage = Stage::new();
+    native::build(&stage, "box", "CMD [\"/bin/sleep\", \"600\"]");
+    let line = "trap 'echo stopping; sleep 0.3; echo stopped; exit 7' TERM INT; echo ready; \
+                while :; do sleep 0.05; done";
+    for signal in ["TERM", "INT"] {
+        let mut running = stage.start(["run", "--rm", "box", "sh", "-c", line]);
+        assert_eq!(running.line(), "ready");
+        let pid = running.pid().to_string();
+        let mut kill = std::process::Command::new("kill");
+        kill.args([&format!("-{signal}"), &pid, &pid]).status().expect("kill runs");
+        let said = running.end();
+        assert_eq!(said.code, 7, "{signal}: {}", said.err);
+        assert_eq!(said.out, "stopping\nstopped\n", "{signal}");
+    }
+    stage.is_empty();
+}
+
 #[test]
 fn a_restart_policy_starts_a_program_again_until_it_is_stopped() {
     let stage = Stage::new();
