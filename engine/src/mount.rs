@@ -20,6 +20,17 @@ use rustix::{
 };
 use spec::Rights;
 
+/// What `chmod` adds to a file or folder that every user is to read, or to write: no more than
+/// was asked for.
+pub fn opened_to_others(folder: bool, writes: bool) -> &'static str {
+    match (folder, writes) {
+        (true, true) => "o+rwx",
+        (true, false) => "o+rx",
+        (false, true) => "o+rw",
+        (false, false) => "o+r",
+    }
+}
+
 /// Ids from `on_disk` on are shown as those from `shown` on; all others as the overflow id, whose
 /// files cannot be changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

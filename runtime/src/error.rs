@@ -46,8 +46,10 @@ pub enum Error {
         path: PathBuf,
         /// Its user.
         owner: u32,
-        /// Or else a file.
-        folder: bool,
+        /// What `chmod` would have to add.
+        missing: &'static str,
+        /// Whether it was to be written.
+        writes: bool,
         /// The system's reason.
         source: io::Error,
     },
@@ -94,12 +96,10 @@ impl Error {
                 .to_owned(),
             ),
             Self::TooManyDescriptors(_) => Some("use fewer layers, volumes or ports".to_owned()),
-            Self::HostFiles { path, folder, .. } => {
-                let open = if *folder { "o+rwx" } else { "o+rw" };
-                let path = path.display();
-                Some(format!(
-                    "mount it with :ro, `chmod {open} {path}`, or use a volume: -v NAME:/PATH"
-                ))
+            Self::HostFiles { path, missing, writes, .. } => {
+                let (path, read) =
+                    (path.display(), if *writes { "mount it with :ro, " } else { "" });
+                Some(format!("{read}`chmod {missing} {path}`, or use a volume: -v NAME:/PATH"))
             }
             Self::File { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 Some("the disk is full: make room, for example with margay prune".to_owned())

@@ -27,7 +27,7 @@ pub(crate) fn check(path: &Path, rights: Rights) -> Result<(), Error> {
     if !found.is_dir() && !found.is_file() {
         return Err(Error::NoFile(path.to_owned()));
     }
-    may_use(path, &found, rights).map_err(|source| denied(path, &found, source))
+    may_use(path, &found, rights).map_err(|source| denied(path, &found, rights, source))
 }
 
 /// A file or folder of the host. The worker has the id `worker`, where that is not our own; it
@@ -39,7 +39,9 @@ pub(crate) fn host(path: &Path, rights: Rights, worker: Option<u32>) -> Result<O
     let opening = || Error::file("mount", path);
     let found = fs::metadata(path).map_err(opening())?;
     match FileType::from_raw_mode(found.mode()) {
-        FileType::RegularFile => file(path, rights).map_err(|source| denied(path, &found, source)),
+        FileType::RegularFile => {
+            file(path, rights).map_err(|source| denied(path, &found, rights, source))
+        }
         FileType::Directory => {
             let mount = detach(path, rights, Programs::Forbidden).map_err(opening())?;
             // One that is us was checked before.
@@ -82,10 +84,12 @@ fn as_files_of(
     needed.set(Mode::WOTH, rights.write || rights.delete);
     match Mode::from_raw_mode(found.mode()).contains(needed) {
         true => Ok(()),
-        false => Err(denied(path, found, io::ErrorKind::PermissionDenied.into())),
+        false => Err(denied(path, found, rights, io::ErrorKind::PermissionDenied.into())),
     }
 }
 
-fn denied(path: &Path, found: &fs::Metadata, source: io::Error) -> Error {
-    Error::HostFiles { path: path.to_owned(), owner: found.uid(), folder: found.is_dir(), source }
+fn denied(path: &Path, found: &fs::Metadata, rights: Rights, source: io::Error) -> Error {
+    let writes = rights.write || rights.delete;
+    let missing = ::engine::mount::opened_to_others(found.is_dir(), writes);
+    Error::HostFiles { path: path.to_owned(), owner: found.uid(), missing, writes, source }
 }

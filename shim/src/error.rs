@@ -40,6 +40,9 @@ pub enum Error {
         "native images need all rights of root, and this one has no {capability}, as in a container"
     )]
     Restricted { capability: &'static str },
+    /// A device node of the host.
+    #[error("`{}` is a device, and no device of this machine enters a container", .path.display())]
+    Device { path: PathBuf },
     /// A grant that Linux offers no means to enforce.
     #[error("a native container cannot be granted `{grant}`: {why}")]
     CannotGrant {
@@ -82,14 +85,14 @@ pub enum Error {
     #[error(
         "`{}` belongs to uid {owner}, is not open to uid {user}, as which the container runs, and is on a file system that cannot show it to that user", .path.display()
     )]
-    HostFiles { path: PathBuf, owner: u32, user: u32, folder: bool },
+    HostFiles { path: PathBuf, owner: u32, user: u32, missing: &'static str },
     /// The same where containers are of an ordinary user.
     #[error(
         "`{}` {}, and so not {} a container that you start", .path.display(),
         if *.readable { "may not be written by you" } else { "is not open to you" },
         if *.readable { "by" } else { "to" }
     )]
-    ClosedFiles { path: PathBuf, folder: bool, readable: bool },
+    ClosedFiles { path: PathBuf, missing: &'static str, readable: bool },
     /// A layer that is broken or hostile.
     #[error("cannot unpack layer `{layer}`: {code}: {why}")]
     Layer {
@@ -128,6 +131,21 @@ pub enum Error {
     },
 }
 
+/// What a container asked for that an OCI runtime cannot do, by its words, and what to do.
+const COMPLAINTS: [(&str, &str, &str); 2] = [
+    (
+        "error mounting",
+        "read-only file system",
+        "make that folder first in what is mounted above it, or mount that without :ro",
+    ),
+    ("too many open files", "", "give it more of them: --ulimit nofile=NUMBER"),
+];
+
+fn hint_of_complaint(why: &str) -> Option<&'static str> {
+    let found = COMPLAINTS.iter().find(|(one, other, _)| why.contains(one) && why.contains(other));
+    found.map(|(_, _, hint)| *hint)
+}
+
 impl Error {
     /// A stable word for programs and logs.
     pub fn code(&self) -> &str {
@@ -139,7 +157,9 @@ impl Error {
             Self::Config { .. } | Self::User { .. } => "E_CONFIG",
             Self::NoUpper { .. } => "E_NO_UPPER",
             Self::NoIdMap { .. } | Self::Shared { .. } | Self::OneOwner { .. } => "E_ID_MAP",
-            Self::HostFiles { .. } | Self::ClosedFiles { .. } => "E_HOST_FILES",
+            Self::HostFiles { .. } | Self::ClosedFiles { .. } | Self::Device { .. } => {
+                "E_HOST_FILES"
+            }
             Self::Layer { code, .. } | Self::Reported { code, .. } => code,
             Self::Io { .. } => "E_IO",
             Self::Protocol(_) => "E_PROTOCOL",
@@ -161,6 +181,12 @@ impl Error {
             Self::Restricted { .. } => {
                 "start the container around margay with `--privileged`, or build the image for `wasi/wasm`"
             }
+            Self::Device { .. } => {
+                "a container has /dev/null, /dev/zero, /dev/full, /dev/random and /dev/tty of its own; to hide a file, mount an empty one"
+            }
+            Self::CannotGrant { grant, .. } if grant.starts_with("fs:") => {
+                "mount it at another path, or take the line out of the role"
+            }
             Self::CannotGrant { .. } => {
                 "take the line out of the role, or build the image for `wasi/wasm`"
             }
@@ -174,29 +200,30 @@ impl Error {
             Self::OneOwner { .. } => {
                 "wait until it has ended, or run the node of several tenants as root"
             }
-            Self::HostFiles { path, user, folder, .. } => {
-                let open = if *folder { "o+rwx" } else { "o+rw" };
+            Self::HostFiles { path, user, missing, .. } => {
                 let path = path.display();
                 return Some(format!(
-                    "`chown {user} {path}`, or `chmod {open} {path}`, or use a volume: -v NAME:/PATH"
+                    "`chown {user} {path}`, or `chmod {missing} {path}`, or use a volume: -v NAME:/PATH"
                 ));
             }
-            Self::ClosedFiles { path, folder, readable } => {
-                let open = if *folder { "o+rwx" } else { "o+rw" };
+            Self::ClosedFiles { path, missing, readable } => {
                 let path = path.display();
                 if *readable {
                     return Some(format!(
                         "mount it to be read: -v {path}:/PATH:ro, or let its owner open it: \
-                         `chmod {open} {path}`"
+                         `chmod {missing} {path}`"
                     ));
                 }
                 return Some(format!(
-                    "let its owner open it, and the folders above it: `chmod {open} {path}`, or use a \
+                    "let its owner open it, and the folders above it: `chmod {missing} {path}`, or use a \
                      volume: -v NAME:/PATH"
                 ));
             }
             Self::ShimLost { .. } => "read `shim.log` in that folder",
             Self::Reported { hint, .. } => return hint.clone(),
+            Self::Start { why, .. } if hint_of_complaint(why).is_some() => {
+                return hint_of_complaint(why).map(str::to_owned);
+            }
             // A missing program is not the runtime's fault.
             Self::Start { outdated: Some(outdated), .. } if self.exit_code() == 125 => {
                 return Some(format!("{outdated}: install a newer one and try again"));

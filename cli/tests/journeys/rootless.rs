@@ -134,6 +134,11 @@ fn files_of_the_user_are_those_of_the_root_of_its_containers() {
         fs::set_permissions(&folder, Permissions::from_mode(mode)).unwrap();
         let err = bob.margay(shell(&["--rm", "-v", "./mine:/d"], "ls /d")).fails(125);
         assert!(err.contains(why) && err.contains(next), "{err}");
+        if mode == 0o700 {
+            // No more is to be opened than what was asked for.
+            let err = bob.margay(shell(&["--rm", "-v", "./mine:/d:ro"], "ls /d")).fails(125);
+            assert!(err.contains(why) && err.contains("`chmod o+rx "), "{err}");
+        }
     }
     let read = shell(&["--rm", "-v", "./mine:/d:ro"], "cat /d/page");
     assert_eq!(bob.margay(read).ok(), "hello");

@@ -155,6 +155,34 @@ fn a_linux_program_has_as_many_processes_as_it_was_given() {
 }
 
 #[test]
+fn a_mount_that_cannot_work_is_refused_with_what_to_do() {
+    if !ready() {
+        return;
+    }
+    let stage = Stage::new();
+    build(&stage, "box", "CMD [\"/bin/sh\"]");
+    stage.write("outer/file", "x");
+    for (mounts, why, next) in [
+        (&["-v", "/dev/null:/x"][..], "`/dev/null` is a device", "mount an empty one"),
+        (&["-v", "data:/proc"], "a volume cannot be mounted there", "mount it at another path"),
+        (
+            &["-v", "./outer:/x:ro", "-v", "data:/x/inner"],
+            "read-only file system",
+            "make that folder first",
+        ),
+    ] {
+        let run = [&["run", "--rm"], mounts, &["box", "/bin/sh", "-c", "true"]].concat();
+        let err = stage.margay(run).fails(125);
+        assert!(err.contains(why) && err.contains(next), "{mounts:?}: {err}");
+        assert!(!err.contains("install a newer one"), "{mounts:?}: {err}");
+    }
+    let few = ["run", "--rm", "--ulimit", "nofile=5", "box", "/bin/sh", "-c", "true"];
+    let err = stage.margay(few).fails(125);
+    assert!(err.contains("--ulimit nofile=NUMBER"), "{err}");
+    stage.is_empty();
+}
+
+#[test]
 fn every_exposed_port_is_published_on_a_free_one() {
     let stage = Stage::new();
     crate::images::build_cats(&stage);

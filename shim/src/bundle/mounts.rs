@@ -3,7 +3,10 @@
 
 use std::{
     fs, io,
-    os::{fd::OwnedFd, unix::fs::MetadataExt},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{FileTypeExt, MetadataExt},
+    },
     path::Path,
 };
 
@@ -58,10 +61,14 @@ pub(crate) fn mount(volume: &VolumeMount, bind: &Bind, view: &View) -> Result<()
     let mounting = || format!("mount `{}`", path.display());
     let found = fs::metadata(path).map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied if view.ids.are_of_namespace() => {
-            Error::ClosedFiles { path: path.to_owned(), folder: true, readable: false }
+            let missing = engine::mount::opened_to_others(true, bind.writable);
+            Error::ClosedFiles { path: path.to_owned(), missing, readable: false }
         }
         _ => Error::io(mounting())(error),
     })?;
+    if found.file_type().is_char_device() || found.file_type().is_block_device() {
+        return Err(Error::Device { path: path.to_owned() });
+    }
     match found.is_dir() {
         true => fs::create_dir(&bind.from),
         false => fs::write(&bind.from, ""),
@@ -160,7 +167,8 @@ fn must_be_open(path: &Path, bind: &Bind) -> Result<(), Error> {
         Ok(()) | Err(Errno::ROFS) => Ok(()),
         Err(_) => {
             let readable = access(path, read).is_ok();
-            Err(Error::ClosedFiles { path: path.to_owned(), folder: is_folder, readable })
+            let missing = engine::mount::opened_to_others(is_folder, bind.writable);
+            Err(Error::ClosedFiles { path: path.to_owned(), missing, readable })
         }
     }
 }
@@ -178,7 +186,8 @@ fn must_be_open_to_all(
     if Mode::from_raw_mode(found.mode()).contains(needed) || found.uid() == ids.first() {
         return Ok(());
     }
-    Err(Error::HostFiles { path: path.to_owned(), owner: found.uid(), user: ids.first(), folder })
+    let missing = engine::mount::opened_to_others(folder, bind.writable);
+    Err(Error::HostFiles { path: path.to_owned(), owner: found.uid(), user: ids.first(), missing })
 }
 
 /// Whether nothing was ever put in the folder of a volume.
