@@ -3,8 +3,8 @@
 //! `cargo run --release -p margay-benches -- [start] [native] [exec] [serve] [files] [idle]
 //! [ingress] [rebuild] [cold] [neighbours] [audit] [registry] [size]` (all without a word) prints
 //! Markdown tables. A peer that is not installed is named and left out; nothing is downloaded.
-//! Needs `wrk` for `serve`, `files`, `ingress` and `audit`, `curl` for `audit` and `registry`. Rounds
-//! alternate A B A B, so that a machine that slows down slows both.
+//! Needs `wrk` for `serve`, `files`, `ingress` and `audit`, `curl` for `audit` and `registry`.
+//! Rounds alternate A B A B, so that a machine that slows down slows both.
 
 mod machine; // which machine this was, and what is installed on it
 mod measure; // medians, paired rounds, tables
