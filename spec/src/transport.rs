@@ -103,6 +103,7 @@ impl<'de> Deserialize<'de> for Port {
             Text(String),
         }
         match Written::deserialize(deserializer)? {
+            Written::Number(0) => Err(de::Error::custom("0 is not a port like 80 or 53/udp")),
             Written::Number(number) => Ok(Self::tcp(number)),
             Written::Text(text) => text.parse().map_err(de::Error::custom),
         }
@@ -126,6 +127,9 @@ mod tests {
         for text in ["", "0", "65536", "+80", "80/sctp", "80/tcp/tcp", "/udp", "80/"] {
             let error = text.parse::<Port>().expect_err(text).to_string();
             assert!(error.contains("53/udp"), "{error}");
+        }
+        for kept in ["0", "\"0\"", "65536"] {
+            serde_json::from_str::<Port>(kept).expect_err(kept);
         }
     }
 }
