@@ -165,7 +165,7 @@ impl Peer {
     pub fn memory(&self, name: &str) -> Result<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.server().id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix(name));
-        let Some(kilobytes) = line.and_then(|line| line.split_whitespace().nth(1)) else {
+        let Some(kilobytes) = line.and_then(|line| line.split_whitespace().next()) else {
             bail!("no {name} of {}", self.name)
         };
         Ok(kilobytes.parse::<f64>()? / 1024.0)
