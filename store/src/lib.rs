@@ -15,6 +15,7 @@ mod range; // sets of keys, and queries over them
 mod txn; // compares, then, otherwise: and what is refused before it runs
 mod value; // a key and its value, and the version byte in front of it
 
+mod packed; // a key and its value, in little memory
 mod state; // keys, revisions and what a transaction does to them, as a pure state machine
 mod watch; // changes on their way to subscribers, in bounded buffers
 mod shared; // state, history and watches together, as readers see them

@@ -13,10 +13,11 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, params};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    Committed, Error, Kv, Query, Range, Ranged, Rev, Status, Store, Txn, Watch,
+    Committed, Error, Query, Range, Ranged, Rev, Status, Store, Txn, Watch,
     limits::{GROUP_OPS_MAX, GROUP_TIME_MAX, WAITING_MAX},
+    packed::{Packed, Revs},
     shared::Shared,
-    state::{ByKey, Change, Effect, State, View},
+    state::{Change, Effect, State, View},
 };
 
 /// The format of the file. A newer one is refused by name.
@@ -168,17 +169,11 @@ fn read_state(connection: &Connection) -> rusqlite::Result<State> {
     let mut statement =
         connection.prepare("SELECT key, create_rev, mod_rev, version, value FROM kv")?;
     let mut rows = statement.query([])?;
-    let mut all: Vec<ByKey> = Vec::new();
+    let mut all = Vec::new();
     while let Some(row) = rows.next()? {
-        let key: Arc<str> = row.get_ref(0)?.as_str()?.into();
-        let value = row.get_ref(4)?.as_blob()?;
-        // Keys without anything to say come one after the other, and say the same.
-        let value = match all.last() {
-            Some(ByKey(last)) if *last.value == *value => last.value.clone(),
-            Some(_) | None => value.into(),
-        };
-        let (create_rev, mod_rev, version) = (row.get(1)?, row.get(2)?, row.get(3)?);
-        all.push(ByKey(Arc::new(Kv { key, value, create_rev, mod_rev, version })));
+        let (key, value) = (row.get_ref(0)?.as_str()?, row.get_ref(4)?.as_blob()?);
+        let revs = Revs { create_rev: row.get(1)?, mod_rev: row.get(2)?, version: row.get(3)? };
+        all.push(Packed::new(key, value, revs));
     }
     // They come in order, and so the set is built in one go, without half-empty nodes.
     Ok(State { rev, keys: all.into_iter().collect() })

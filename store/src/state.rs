@@ -1,12 +1,13 @@
 use std::{
-    borrow::Borrow,
-    cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
     ops::Bound,
     sync::Arc,
 };
 
-use crate::{Compare, Kv, Op, Outcome, Query, Range, Ranged, Rev, Txn};
+use crate::{
+    Compare, Kv, Op, Outcome, Query, Range, Ranged, Rev, Txn,
+    packed::{Packed, Revs},
+};
 
 /// One key before and after.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,12 +30,8 @@ pub(crate) struct Effect {
 #[derive(Debug)]
 pub(crate) struct State {
     pub rev: Rev,
-    pub keys: BTreeSet<ByKey>,
+    pub keys: BTreeSet<Packed>,
 }
-
-/// In the order of the keys: one pointer for each, and not the key a second time.
-#[derive(Debug)]
-pub(crate) struct ByKey(pub Arc<Kv>);
 
 /// A state with changes on top of it that are not visible yet.
 pub(crate) struct View<'a> {
@@ -64,66 +61,51 @@ impl State {
     pub fn apply(&mut self, rev: Rev, changes: &[Change]) {
         for change in changes {
             match &change.after {
-                Some(kv) => drop(self.keys.replace(ByKey(kv.clone()))),
-                None => drop(self.keys.take(&*change.key)),
+                Some(kv) => drop(self.keys.replace(Packed::of(kv))),
+                None => drop(self.keys.take(change.key.as_bytes())),
             }
         }
         self.rev = rev;
     }
 
-    fn within<'a>(&'a self, range: &'a Range) -> impl Iterator<Item = &'a Arc<Kv>> {
+    fn within<'a>(&'a self, range: &'a Range) -> impl Iterator<Item = &'a Packed> {
         self.keys
-            .range::<str, _>((range.start(), Bound::Unbounded))
-            .map(|ByKey(kv)| kv)
-            .take_while(|kv| range.contains(&kv.key))
+            .range::<[u8], _>((range.start().map(str::as_bytes), Bound::Unbounded))
+            .take_while(|packed| range.contains(packed.key()))
     }
 }
-
-impl Borrow<str> for ByKey {
-    fn borrow(&self) -> &str {
-        &self.0.key
-    }
-}
-
-impl Ord for ByKey {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.0.key.cmp(&other.0.key)
-    }
-}
-
-impl PartialOrd for ByKey {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for ByKey {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.key == other.0.key
-    }
-}
-
-impl Eq for ByKey {}
 
 impl View<'_> {
-    fn get(&self, key: &str) -> Option<&Arc<Kv>> {
+    fn get(&self, key: &str) -> Option<Arc<Kv>> {
         match self.pending.get(key) {
-            Some(pending) => pending.as_ref(),
-            None => self.base.keys.get(key).map(|ByKey(kv)| kv),
+            Some(pending) => pending.clone(),
+            None => self.base.keys.get(key.as_bytes()).map(Packed::kv),
+        }
+    }
+
+    /// Of a key that exists.
+    fn revs(&self, key: &str) -> Option<Revs> {
+        match self.pending.get(key) {
+            Some(pending) => pending.as_ref().map(|kv| Revs {
+                create_rev: kv.create_rev,
+                mod_rev: kv.mod_rev,
+                version: kv.version,
+            }),
+            None => self.base.keys.get(key.as_bytes()).map(Packed::revs),
         }
     }
 
     fn within(&self, range: &Range) -> Vec<Arc<Kv>> {
-        let mut matches: BTreeMap<&str, &Arc<Kv>> =
-            self.base.within(range).map(|kv| (&*kv.key, kv)).collect();
+        let mut matches: BTreeMap<Arc<str>, Arc<Kv>> =
+            self.base.within(range).map(Packed::kv).map(|kv| (kv.key.clone(), kv)).collect();
         let pending = self.pending.range::<str, _>((range.start(), Bound::Unbounded));
         for (key, kv) in pending.take_while(|(key, _)| range.contains(key)) {
             match kv {
-                Some(kv) => matches.insert(key, kv),
-                None => matches.remove(&**key),
+                Some(kv) => matches.insert(key.clone(), kv.clone()),
+                None => matches.remove(key),
             };
         }
-        matches.into_values().cloned().collect()
+        matches.into_values().collect()
     }
 
     /// The effect of `txn` on this view. Its writes all carry the revision after this one (R2).
@@ -136,21 +118,21 @@ impl View<'_> {
     }
 
     fn holds(&self, compare: &Compare) -> bool {
-        let kv = self.get(compare.key());
+        let revs = self.revs(compare.key());
         match compare {
-            Compare::Absent(_) => kv.is_none(),
-            Compare::ModRev(_, rev) => kv.map_or(0, |kv| kv.mod_rev) == *rev,
-            Compare::CreateRev(_, rev) => kv.map_or(0, |kv| kv.create_rev) == *rev,
+            Compare::Absent(_) => revs.is_none(),
+            Compare::ModRev(_, rev) => revs.map_or(0, |revs| revs.mod_rev) == *rev,
+            Compare::CreateRev(_, rev) => revs.map_or(0, |revs| revs.create_rev) == *rev,
         }
     }
 
     fn run(&self, op: &Op, changes: &mut Vec<Change>) -> Outcome {
         match op {
             Op::Get(query) => {
-                Outcome::Got(answer(query, self.rev, self.within(&query.range).iter()))
+                Outcome::Got(answer(query, self.rev, self.within(&query.range).into_iter()))
             }
             Op::Put { key, value } => {
-                let (mod_rev, before) = (self.rev + 1, self.get(key).cloned());
+                let (mod_rev, before) = (self.rev + 1, self.get(key));
                 let (key, create_rev, version) = match &before {
                     Some(kv) => (kv.key.clone(), kv.create_rev, kv.version + 1),
                     None => (key.as_str().into(), mod_rev, 1),
@@ -174,11 +156,37 @@ impl View<'_> {
     }
 }
 
+/// A key that was found.
+trait Found {
+    fn kv(self) -> Arc<Kv>;
+    fn without_value(self) -> Arc<Kv>;
+}
+
+impl Found for &Packed {
+    fn kv(self) -> Arc<Kv> {
+        Packed::kv(self)
+    }
+
+    fn without_value(self) -> Arc<Kv> {
+        Packed::without_value(self)
+    }
+}
+
+impl Found for Arc<Kv> {
+    fn kv(self) -> Arc<Kv> {
+        self
+    }
+
+    fn without_value(self) -> Arc<Kv> {
+        Arc::new(Kv { value: Arc::from([]), ..Kv::clone(&self) })
+    }
+}
+
 /// Looks at one key beyond the limit, and at the rest only to count it.
-fn answer<'a>(query: &Query, rev: Rev, mut found: impl Iterator<Item = &'a Arc<Kv>>) -> Ranged {
-    let kept = |kv: &Arc<Kv>| match query.keys_only {
-        true => Arc::new(Kv { value: Arc::from([]), ..Kv::clone(kv) }),
-        false => kv.clone(),
+fn answer(query: &Query, rev: Rev, mut found: impl Iterator<Item = impl Found>) -> Ranged {
+    let kept = |one| match query.keys_only {
+        true => Found::without_value(one),
+        false => Found::kv(one),
     };
     let kvs: Vec<_> = found.by_ref().take(query.limit.unwrap_or(usize::MAX)).map(kept).collect();
     let more = found.next().is_some();
@@ -194,9 +202,8 @@ mod tests {
     fn a_limited_query_reads_one_key_beyond_its_limit() {
         let mut state = State::fresh();
         for n in 0..100 {
-            let key: Arc<str> = format!("/{n:02}").into();
-            let kv = Kv { key, value: Arc::from([]), create_rev: 2, mod_rev: 2, version: 1 };
-            state.keys.insert(ByKey(Arc::new(kv)));
+            let revs = Revs { create_rev: 2, mod_rev: 2, version: 1 };
+            state.keys.insert(Packed::new(&format!("/{n:02}"), b"", revs));
         }
         let page = Query::prefix("/").limit(2);
         for (query, want, count) in [(page.clone(), 3, None), (page.counted(), 100, Some(100))] {
