@@ -233,13 +233,16 @@ pub fn assert_synced(steps: &[Step]) {
 fn uploads_go_on_and_become_blobs(store: &dyn UploadStore) {
     let digest = Digest::of(b"cats");
     store.begin("a1", b"of ann").unwrap();
-    store.append("a1", 0, &[b"c", b"a"]).unwrap();
+    let mut end = store.resume("a1", 0).unwrap();
+    end.append(&[b"c", b"", b"a"]).unwrap();
+    end.append(&[]).unwrap();
+    drop(end);
     // As a new process finds it.
     let pending = store.pending().unwrap();
     let found: Vec<_> =
         pending.iter().map(|upload| (&*upload.id, &*upload.note, upload.bytes)).collect();
     assert_eq!(found, [("a1", &b"of ann"[..], 2)]);
-    store.append("a1", 2, &[b"ts"]).unwrap();
+    store.resume("a1", 2).unwrap().append(&[b"ts"]).unwrap();
     assert_eq!(store.digest("a1", 4, Algorithm::Sha256).unwrap(), digest);
     assert_missing(store, &digest);
     let (published, steps) = disk::trace(|| store.publish("a1", 4, &digest));
@@ -253,9 +256,9 @@ fn uploads_go_on_and_become_blobs(store: &dyn UploadStore) {
 fn bytes_that_were_not_counted_become_no_part_of_a_blob(store: &dyn UploadStore) {
     let digest = Digest::of(b"cats");
     store.begin("b2", b"").unwrap();
-    store.append("b2", 0, &[b"cats and dogs"]).unwrap();
+    store.resume("b2", 0).unwrap().append(&[b"cats and dogs"]).unwrap();
     assert_eq!(store.digest("b2", 4, Algorithm::Sha256).unwrap(), digest);
-    store.append("b2", 2, &[b"ts and"]).unwrap();
+    store.resume("b2", 2).unwrap().append(&[b"ts and"]).unwrap();
     store.publish("b2", 4, &digest).unwrap();
     assert_eq!(get(store, &digest, 0), b"cats");
     store.remove(&digest).unwrap();
@@ -263,12 +266,14 @@ fn bytes_that_were_not_counted_become_no_part_of_a_blob(store: &dyn UploadStore)
 
 fn a_discarded_upload_is_gone(store: &dyn UploadStore) {
     store.begin("c3", b"").unwrap();
-    store.append("c3", 0, &[b"cats"]).unwrap();
+    let mut end = store.resume("c3", 0).unwrap();
+    end.append(&[b"cats"]).unwrap();
+    drop(end);
     for _ in 0..2 {
         store.discard("c3").unwrap();
         assert_eq!(store.pending().unwrap(), []);
     }
-    assert!(store.append("c3", 4, &[b"more"]).is_err());
+    assert!(store.resume("c3", 4).is_err());
     assert_eq!(store.list().unwrap(), []);
 }
 

@@ -149,7 +149,7 @@ impl BlobStore for FileBlobStore {
             file.seek(SeekFrom::Start(offset))?;
             Ok(found.len())
         });
-        Ok(OpenBlob::new(size.map_err(Error::io("read", self.path(digest)))?, file))
+        Ok(OpenBlob::of_file(size.map_err(Error::io("read", self.path(digest)))?, file))
     }
 
     fn writer(&self, algorithm: Algorithm) -> Result<BlobWriter> {

@@ -26,6 +26,6 @@ pub use file::FileBlobStore;
 pub use limits::{DOCUMENT_BYTES_MAX, INDEX_DEPTH_MAX};
 pub use memory::MemoryBlobStore;
 pub use store::{BlobStore, OpenBlob, StoredBlob, is_intact, read, write};
-pub use uploads::{PendingUpload, UploadStore};
+pub use uploads::{PendingUpload, UploadEnd, UploadStore};
 pub use walk::{Document, closure, documents};
 pub use writer::{BlobWriter, Staged};

@@ -122,18 +122,50 @@ pub struct StoredBlob {
 pub struct OpenBlob {
     /// The size of the whole blob, wherever reading began.
     pub bytes: u64,
-    reader: Box<dyn Read + Send>,
+    reader: Reader,
+}
+
+enum Reader {
+    File(File),
+    Other(Box<dyn Read + Send>),
 }
 
 impl OpenBlob {
     pub fn new(bytes: u64, reader: impl Read + Send + 'static) -> Self {
-        Self { bytes, reader: Box::new(reader) }
+        Self { bytes, reader: Reader::Other(Box::new(reader)) }
+    }
+
+    /// A file that is at the byte where reading begins.
+    pub fn of_file(bytes: u64, file: File) -> Self {
+        Self { bytes, reader: Reader::File(file) }
+    }
+
+    /// The file of a store that keeps blobs in files.
+    ///
+    /// # Errors
+    /// The blob, where there is no file.
+    pub fn into_file(self) -> std::result::Result<File, Self> {
+        match self.reader {
+            Reader::File(file) => Ok(file),
+            reader @ Reader::Other(_) => Err(Self { reader, ..self }),
+        }
     }
 }
 
 impl Read for OpenBlob {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.reader.read(buffer)
+        match &mut self.reader {
+            Reader::File(file) => file.read(buffer),
+            Reader::Other(reader) => reader.read(buffer),
+        }
+    }
+
+    /// A file reads into a buffer that was not cleared before.
+    fn read_to_end(&mut self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        match &mut self.reader {
+            Reader::File(file) => file.read_to_end(buffer),
+            Reader::Other(reader) => reader.read_to_end(buffer),
+        }
     }
 }
 

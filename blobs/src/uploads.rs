@@ -1,6 +1,6 @@
 use std::{
     fs::{File, OpenOptions},
-    io::{Read, Seek, SeekFrom, Write},
+    io::{self, IoSlice, Read, Seek, SeekFrom, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::SystemTime,
@@ -27,12 +27,12 @@ pub trait UploadStore: BlobStore {
     /// [`Error::Io`]; nothing is left then.
     fn begin(&self, id: &str, note: &[u8]) -> Result<()>;
 
-    /// Writes `pieces` at byte `at`, and drops what was beyond it: a write that failed half way may
-    /// have left more than was counted.
+    /// Opens an upload that has `bytes` bytes for more, and drops what is beyond them: a write that
+    /// failed half way may have left more than was counted.
     ///
     /// # Errors
-    /// [`Error::Io`]; any part of the pieces may have been written.
-    fn append(&self, id: &str, at: u64, pieces: &[&[u8]]) -> Result<()>;
+    /// [`Error::Io`].
+    fn resume(&self, id: &str, bytes: u64) -> Result<Box<dyn UploadEnd>>;
 
     /// The digest of the first `bytes` bytes of an upload. Reads all of them.
     ///
@@ -59,6 +59,16 @@ pub trait UploadStore: BlobStore {
     /// # Errors
     /// [`Error::Io`].
     fn pending(&self) -> Result<Vec<PendingUpload>>;
+}
+
+/// The end of an upload, where bytes come in.
+pub trait UploadEnd: Send {
+    /// Writes `pieces`.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; any part of the pieces may have been written, and the upload has to be resumed
+    /// before more are.
+    fn append(&mut self, pieces: &[&[u8]]) -> Result<()>;
 }
 
 /// An upload as an earlier process left it.
@@ -95,6 +105,31 @@ impl FileBlobStore {
     }
 }
 
+struct UploadFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl UploadEnd for UploadFile {
+    fn append(&mut self, pieces: &[&[u8]]) -> Result<()> {
+        let mut slices: Vec<_> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+        write_all(&mut self.file, &mut slices).map_err(Error::io("write", &self.path))
+    }
+}
+
+fn write_all(file: &mut File, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
+    IoSlice::advance_slices(&mut slices, 0); // without those that are empty
+    while !slices.is_empty() {
+        match file.write_vectored(slices) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut slices, written),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 impl UploadStore for FileBlobStore {
     fn begin(&self, id: &str, note: &[u8]) -> Result<()> {
         let (path, note_path) = self.upload(id);
@@ -108,13 +143,10 @@ impl UploadStore for FileBlobStore {
         })
     }
 
-    fn append(&self, id: &str, at: u64, pieces: &[&[u8]]) -> Result<()> {
-        let (path, mut file) = self.upload_cut_to(id, at)?;
-        let mut write = || {
-            file.seek(SeekFrom::Start(at))?;
-            pieces.iter().try_for_each(|piece| file.write_all(piece))
-        };
-        write().map_err(Error::io("write", path))
+    fn resume(&self, id: &str, bytes: u64) -> Result<Box<dyn UploadEnd>> {
+        let (path, mut file) = self.upload_cut_to(id, bytes)?;
+        file.seek(SeekFrom::Start(bytes)).map_err(Error::io("write", &path))?;
+        Ok(Box::new(UploadFile { path, file }))
     }
 
     fn digest(&self, id: &str, bytes: u64, algorithm: Algorithm) -> Result<Digest> {

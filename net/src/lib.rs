@@ -17,7 +17,9 @@ mod proxy_protocol; // the client of a connection, as a proxy in front says
 mod sender; // the client of a request, and what it may not say
 mod strict; // requests that every parser reads in one way
 mod server; // accept loop, HTTP/1.1 over one connection, drain
+mod files; // bodies that are files
 mod tunnel; // a connection that is HTTP no more
+mod file_server; // the same, where bodies may be files
 mod http2; // the same for HTTP/2, within tighter limits
 mod drained; // a body whose rest is read when its reader is done
 mod write_timeout; // a peer that reads too slowly
@@ -34,6 +36,7 @@ pub use admission::{
 pub use client::{ApiClient, ApiRequest, ClientError, FrameStream};
 pub use descriptors::{DESCRIPTORS_MIN, Descriptors};
 pub use drained::DrainedBody;
+pub use files::{FileBody, TakesFiles};
 pub use http2::{Http2Limits, UntrustedServer, is_http2};
 pub use listen::{Listener, PrivateListener};
 pub use proxy_protocol::read_proxy_header;

@@ -90,3 +90,11 @@ pub(crate) const STREAM_FRAMES_AHEAD: usize = 2;
 pub(crate) const STREAM_SILENCE_MAX: Duration = Duration::from_secs(20);
 /// A desired set of a thousand tasks is a few megabytes, and a page of the API less.
 pub(crate) const RESPONSE_BYTES_MAX: usize = 64 << 20;
+/// Of a file that is sent: how much until it is asked whether the client may still have it.
+pub(crate) const FILE_PIECE_BYTES: u64 = 4 << 20;
+/// How long a thread that sends a file waits for its peer, before it serves another: a round trip
+/// of a data centre.
+pub(crate) const FILE_WAIT_MAX: Duration = Duration::from_millis(2);
+/// What is read ahead of a body on a connection that moves files, if it comes so fast: each piece
+/// wakes the task of its connection, and with it another thread. A head is not longer for it.
+pub(crate) const FILE_BYTES_AHEAD: usize = 256 << 10;

@@ -153,27 +153,17 @@ impl Connections {
         let verdict = Verdict::default();
         let activity = Activity::current();
         let strict = StrictService::new(&service, &verdict, &activity);
-        let mut connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(limits.head_time_max)
-            // Not `max_headers`: hyper's own number is ours, and one that is said costs each head
-            // several kilobytes of moves.
-            .max_buf_size(limits.head_bytes_max)
-            // Not `pipeline_flush`: it takes a body in as fast as it is written, however slowly
-            // the client reads.
-            .serve_connection(
-                TokioIo::new(WriteTimeout::new(
-                    StrictStream::new(
-                        stream,
-                        limits.head_bytes_max,
-                        &self.heads,
-                        &verdict,
-                        &activity,
-                    ),
-                    limits.write_time_max,
-                )),
-                service_fn(|request| strict.answer(request)),
-            );
+        let stream = StrictStream::new(
+            stream,
+            limits.head_bytes_max,
+            &self.heads,
+            &verdict,
+            &activity,
+        );
+        let mut connection = http1_with(limits).serve_connection(
+            TokioIo::new(WriteTimeout::new(stream, limits.write_time_max)),
+            service_fn(|request| strict.answer(request)),
+        );
         // A token of its own, so that connections do not contend for the lock of one.
         let closing = self.closing.child_token();
         let ended = tokio::select! {
@@ -223,6 +213,19 @@ impl Connections {
         }
         self.tasks.wait().await;
     }
+}
+
+pub(crate) fn http1_with(limits: HttpLimits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head_time_max)
+        // Not `max_headers`: hyper's own number is ours, and one that is said costs each head
+        // several kilobytes of moves.
+        .max_buf_size(limits.head_bytes_max);
+    // Not `pipeline_flush`: it takes a body in as fast as it is written, however slowly the client
+    // reads.
+    builder
 }
 
 #[cfg(test)]

@@ -177,6 +177,10 @@ pub(crate) const PULLS_NOTED_EVERY: Duration = Duration::from_secs(30);
 pub(crate) const PULLS_REMEMBERED_MAX: usize = 20_000;
 /// Of those, how many at once, for the database commits them together.
 pub(crate) const PULLS_WRITTEN_AT_ONCE: usize = 64;
+/// Bytes of manifests that are kept in memory: those of some thousand images, which is what a
+/// cluster pulls of a registry in a day; and of one, so that none takes the place of many.
+pub(crate) const CACHED_MANIFESTS_BYTES_MAX: usize = 8 << 20;
+pub(crate) const CACHED_MANIFEST_BYTES_MAX: usize = 128 << 10;
 /// Manifests that are asked for while retention decides: of more, it deletes none.
 pub(crate) const ASKED_FOR_MAX: usize = 100_000;
 /// Bytes of one record in a backup: the store's limit, as JSON.
@@ -291,6 +295,10 @@ pub(crate) const DISCARDED_BYTES_MAX: usize = 1 << 20;
 pub(crate) const DISCARDED_TIME_MAX: Duration = Duration::from_secs(2);
 /// Bytes handed to the disk at once: a connection holds one batch while the next arrives.
 pub(crate) const UPLOAD_BATCH_BYTES: usize = 128 << 10;
+/// The same for long bodies, of which so many at once have it: each batch wakes a thread and its
+/// task, which costs a fifth of what 128 KiB do.
+pub(crate) const UPLOAD_LARGE_BATCH_BYTES: usize = 512 << 10;
+pub(crate) const UPLOAD_LARGE_BATCHES: usize = 64;
 /// Bytes read from a blob at once: a connection holds two of these.
 pub(crate) const DOWNLOAD_CHUNK_BYTES: u64 = 256 << 10;
 /// Blobs or manifests that one manifest may name: each is a look-up. Docker stops at 127 layers.

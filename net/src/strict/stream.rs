@@ -83,6 +83,17 @@ impl<'a, S> StrictStream<'a, S> {
         }
     }
 
+    /// The stream beneath.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
+    /// Takes back what was passed on and not used.
+    pub fn put_back(&mut self, bytes: &[u8]) {
+        self.ready.splice(..self.passed, bytes.iter().copied());
+        self.passed = 0;
+    }
+
     /// The stream, and what was read of it and not taken: nothing of that is judged any more.
     pub fn into_parts(mut self) -> (S, Vec<u8>) {
         let mut left = self.ready.split_off(self.passed);

@@ -11,6 +11,8 @@ use hyper::{
     Request,
     body::{Body as _, Incoming},
 };
+use net::FileBody;
+use tokio::sync::Semaphore;
 
 use super::{
     admin::{AdminApi, METRICS},
@@ -33,6 +35,7 @@ use super::{
 use crate::{
     Action, Limits,
     access::Principal,
+    limits::UPLOAD_LARGE_BATCHES,
     protocol::{Query, Switch},
     storage::{Metadata, Storage},
 };
@@ -83,6 +86,7 @@ impl Api {
                 storage: storage.clone(),
                 blob_bytes_max: limits.blob_bytes_max,
                 uploads_per_user_max: limits.uploads_per_user_max,
+                large_batches: Semaphore::new(UPLOAD_LARGE_BATCHES),
             },
             authenticator,
             admin,
@@ -129,7 +133,14 @@ impl Api {
         headers.insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
         // Blobs have any content: a browser must not take one for a page.
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        response.map(|body| ObservedBody::new(body, observed).boxed_unsync())
+        match response.extensions_mut().remove::<FileBody>() {
+            Some(file) => {
+                let file = file.observed(move |bytes| observed.sent(bytes));
+                response.extensions_mut().insert(file);
+                response
+            }
+            None => response.map(|body| ObservedBody::new(body, observed).boxed_unsync()),
+        }
     }
 
     async fn try_answer(
@@ -231,11 +242,14 @@ impl Api {
     /// A response whose body breaks off when the client that asked for it may not any more.
     fn until_revoked(
         &self,
-        response: Response,
+        mut response: Response,
         request: RepositoryRequest,
         action: Action,
     ) -> Response {
-        if response.body().size_hint().exact().is_some_and(|size| size <= SMALL_BODY_BYTES) {
+        let file = response.extensions_mut().remove::<FileBody>();
+        if file.is_none()
+            && response.body().size_hint().exact().is_some_and(|size| size <= SMALL_BODY_BYTES)
+        {
             return response;
         }
         let metadata = self.metadata.clone();
@@ -243,7 +257,13 @@ impl Api {
         let revoked = async move {
             lost(&metadata, &principal, &repository, action).await;
         };
-        response.map(|body| UntilBody::new(body, revoked).boxed_unsync())
+        match file {
+            Some(file) => {
+                response.extensions_mut().insert(file.until(revoked));
+                response
+            }
+            None => response.map(|body| UntilBody::new(body, revoked).boxed_unsync()),
+        }
     }
 
     async fn dispatch(

@@ -1,5 +1,7 @@
 use std::{
+    fs::File,
     io::{self, Read},
+    os::unix::fs::FileExt,
     sync::Arc,
 };
 
@@ -9,6 +11,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use http::{Method, StatusCode, header};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
+use net::{FileBody, TakesFiles};
 use spec::Digest;
 
 use super::{
@@ -61,15 +64,22 @@ impl BlobEndpoints {
                     .header(header::CONTENT_RANGE, format!("bytes */{size}")));
             }
         };
-        let body = match is_get {
-            true => match self.stream(*digest, size, start, length).await {
-                Ok(body) => body,
-                Err(error) => {
-                    found_damaged(&self.storage, digest, size, error).await?;
-                    return Err(ApiError::no_such_blob(digest));
+        let contents = match is_get {
+            true => {
+                let files = request.head.extensions.get::<TakesFiles>().is_some();
+                match self.open(*digest, size, (start, length), files).await {
+                    Ok(contents) => contents,
+                    Err(error) => {
+                        found_damaged(&self.storage, digest, size, error).await?;
+                        return Err(ApiError::no_such_blob(digest));
+                    }
                 }
-            },
-            false => full(Bytes::new()),
+            }
+            false => Contents::Stream(full(Bytes::new())),
+        };
+        let (body, file) = match contents {
+            Contents::Stream(body) => (body, None),
+            Contents::File(file) => (full(Bytes::new()), Some(file)),
         };
         let name = digest.to_string();
         let mut response = with_headers(
@@ -85,6 +95,9 @@ impl BlobEndpoints {
                 (header::ETAG, &format!("\"{name}\"")),
             ],
         );
+        if let Some(file) = file {
+            response.extensions_mut().insert(file);
+        }
         if status == StatusCode::PARTIAL_CONTENT {
             let range = format!("bytes {start}-{}/{size}", start + length - 1);
             response
@@ -94,39 +107,36 @@ impl BlobEndpoints {
         Ok(response)
     }
 
-    /// The bytes from `start` on, read as fast as the client takes them.
-    async fn stream(
+    /// `length` bytes from `start` on, for a client that takes a file, or not.
+    async fn open(
         &self,
         digest: Digest,
         size: u64,
-        start: u64,
-        length: u64,
-    ) -> Result<ResponseBody, Error> {
+        (start, length): (u64, u64),
+        files: bool,
+    ) -> Result<Contents, Error> {
         let blobs = Arc::clone(&self.storage.blobs);
-        let (file, first) = blocking(move || {
+        let opened = blocking(move || {
             let mut blob = open_blob(&*blobs, &digest, size, start)?;
+            if files && length > DOWNLOAD_CHUNK_BYTES {
+                match blob.into_file() {
+                    Ok(file) => {
+                        // What a disk has lost is found out before the status is sent.
+                        let read = file.read_exact_at(&mut [0], start);
+                        read.map_err(|source| Error::Source { digest, source })?;
+                        return Ok(Opened::File(file));
+                    }
+                    Err(other) => blob = other,
+                }
+            }
             let first = read_chunk(&mut blob, length);
             let first = first.map_err(|source| Error::Source { digest, source })?;
-            Ok::<_, Error>((blob, first))
-        })
-        .await?;
-        let left = length - first.len() as u64;
-        if left == 0 {
-            return Ok(full(first));
-        }
-        let rest = stream::try_unfold((file, left), |(mut file, left)| async move {
-            if left == 0 {
-                return Ok(None);
-            }
-            // An error breaks the connection: the status has been sent, so nothing else is left to
-            // report it with.
-            let (file, chunk) =
-                blocking(move || read_chunk(&mut file, left).map(|chunk| (file, chunk))).await?;
-            let left = left - chunk.len() as u64;
-            Ok(Some((chunk, (file, left))))
+            Ok::<_, Error>(Opened::Read(blob, first))
         });
-        let chunks = stream::once(async { Ok(first) }).chain(rest).map_ok(Frame::data);
-        Ok(StreamBody::new(chunks).boxed_unsync())
+        Ok(match opened.await? {
+            Opened::File(file) => Contents::File(FileBody::new(file, start, length)),
+            Opened::Read(blob, first) => Contents::Stream(stream(blob, first, length)),
+        })
     }
 
     /// A manifest of the repository that names a blob.
@@ -170,8 +180,45 @@ impl BlobEndpoints {
     }
 }
 
-fn read_chunk(file: &mut OpenBlob, left: u64) -> io::Result<Bytes> {
-    let mut chunk = vec![0; left.min(DOWNLOAD_CHUNK_BYTES) as usize];
-    file.read_exact(&mut chunk)?;
-    Ok(chunk.into())
+/// What a blob is sent from.
+enum Contents {
+    Stream(ResponseBody),
+    File(FileBody),
+}
+
+/// A blob and its beginning, or a file of which the beginning was read.
+enum Opened {
+    Read(OpenBlob, Bytes),
+    File(File),
+}
+
+/// `length` bytes, of which the first are there, read as fast as the client takes them.
+fn stream(blob: OpenBlob, first: Bytes, length: u64) -> ResponseBody {
+    let left = length - first.len() as u64;
+    if left == 0 {
+        return full(first);
+    }
+    let rest = stream::try_unfold((blob, left), |(mut blob, left)| async move {
+        if left == 0 {
+            return Ok(None);
+        }
+        // An error breaks the connection: the status has been sent, so nothing else is left to
+        // report it with.
+        let (blob, chunk) =
+            blocking(move || read_chunk(&mut blob, left).map(|chunk| (blob, chunk))).await?;
+        let left = left - chunk.len() as u64;
+        Ok(Some((chunk, (blob, left))))
+    });
+    let chunks = stream::once(async { Ok(first) }).chain(rest).map_ok(Frame::data);
+    StreamBody::new(chunks).boxed_unsync()
+}
+
+fn read_chunk(blob: &mut OpenBlob, left: u64) -> io::Result<Bytes> {
+    let bytes = left.min(DOWNLOAD_CHUNK_BYTES);
+    let mut chunk = Vec::with_capacity(bytes as usize); // a chunk at most
+    blob.take(bytes).read_to_end(&mut chunk)?;
+    match chunk.len() as u64 == bytes {
+        true => Ok(chunk.into()),
+        false => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
 }

@@ -58,7 +58,7 @@ impl Front {
                     let answer = api.clone().answer(request, called);
                     async move { Ok::<_, Infallible>(answer.await) }
                 });
-                connections.serve_http(stream, self.http, service).await;
+                connections.serve_http_and_files(stream, self.http, service).await;
             }
             Negotiated::Plain(stream) => {
                 tracing::info!(%peer, "refused plain HTTP from another machine");

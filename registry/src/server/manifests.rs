@@ -39,7 +39,7 @@ impl ManifestEndpoints {
     ) -> Result<Response, ApiError> {
         let (digest, record) = self.find(&request.repository, target).await?;
         let bytes = match request.head.method {
-            Method::GET => match manifest_bytes(&self.storage.blobs, digest, record.size).await {
+            Method::GET => match self.bytes(digest, record.size).await {
                 Ok(bytes) => bytes,
                 Err(error) => {
                     found_damaged(&self.storage, &digest, record.size, error).await?;
@@ -59,6 +59,15 @@ impl ManifestEndpoints {
                 (header::ETAG, &format!("\"{name}\"")),
             ],
         ))
+    }
+
+    async fn bytes(&self, digest: Digest, size: u64) -> Result<Bytes, Error> {
+        if let Some(bytes) = self.storage.manifests.get(&digest) {
+            return Ok(bytes);
+        }
+        let bytes = manifest_bytes(&self.storage.blobs, digest, size).await?;
+        self.storage.manifests.keep(digest, bytes.clone());
+        Ok(bytes)
     }
 
     async fn find(

@@ -166,6 +166,7 @@ impl Server {
             locks,
             unused,
             pulls: Arc::default(),
+            manifests: Arc::default(),
         };
         let (collector, collecting) = Collector::new(storage.clone());
         let (scrubber, scrubbing) = Scrubber::new(storage.clone());

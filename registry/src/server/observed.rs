@@ -94,6 +94,10 @@ impl Observed {
         self.received = bytes;
     }
 
+    pub fn sent(&mut self, bytes: u64) {
+        self.sent += bytes;
+    }
+
     pub fn answered(&mut self, status: StatusCode) {
         self.answered = Some((status, Instant::now()));
     }
@@ -151,7 +155,7 @@ impl Body for ObservedBody {
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         if let Poll::Ready(Some(Ok(frame))) = &polled {
-            self.observed.sent += frame.data_ref().map_or(0, |data| data.len() as u64);
+            self.observed.sent(frame.data_ref().map_or(0, |data| data.len() as u64));
         }
         polled
     }

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderName, StatusCode, header};
 use spec::{Algorithm, Digest};
+use tokio::sync::Semaphore;
 
 use super::{
     auth::RepositoryRequest,
@@ -16,7 +17,7 @@ use crate::{
     Action, QuotaResource, Repository,
     access::{Principal, Situation, decide},
     blocking,
-    limits::UPLOAD_BATCH_BYTES,
+    limits::{UPLOAD_BATCH_BYTES, UPLOAD_LARGE_BATCH_BYTES},
     protocol::{ChunkRange, UploadRange},
     storage::{Membership, Storage, Upload, UploadError, UploadLimits, UploadWriter},
 };
@@ -28,6 +29,8 @@ pub(super) struct UploadEndpoints {
     pub storage: Storage,
     pub blob_bytes_max: u64,
     pub uploads_per_user_max: usize,
+    /// Of bodies that are handed to the disk in large pieces.
+    pub large_batches: Semaphore,
 }
 
 impl UploadEndpoints {
@@ -216,8 +219,14 @@ impl UploadEndpoints {
         mut writer: UploadWriter,
         body: &mut RequestBody,
     ) -> Result<UploadWriter, ApiError> {
+        let is_long = body.length().is_none_or(|length| length > UPLOAD_BATCH_BYTES as u64);
+        let large = is_long.then(|| self.large_batches.try_acquire().ok()).flatten();
+        let batch_bytes = match large {
+            Some(_) => UPLOAD_LARGE_BATCH_BYTES,
+            None => UPLOAD_BATCH_BYTES,
+        };
         loop {
-            let (batch, end) = next_batch(body).await;
+            let (batch, end) = next_batch(body, batch_bytes).await;
             let bytes: u64 = batch.iter().map(|piece| piece.len() as u64).sum();
             let bytes_max = self.blob_bytes_max;
             if writer.bytes() + bytes > bytes_max {
@@ -293,9 +302,12 @@ fn check_chunk(
 }
 
 /// Some pieces of the body, and how it ended if it did.
-async fn next_batch(body: &mut RequestBody) -> (Vec<Bytes>, Option<Result<(), ApiError>>) {
+async fn next_batch(
+    body: &mut RequestBody,
+    bytes_max: usize,
+) -> (Vec<Bytes>, Option<Result<(), ApiError>>) {
     let (mut batch, mut bytes) = (Vec::new(), 0);
-    while bytes < UPLOAD_BATCH_BYTES {
+    while bytes < bytes_max {
         match body.next().await {
             Ok(Some(piece)) => {
                 bytes += piece.len();

@@ -5,6 +5,7 @@ mod reserve; // space for deletions on a full disk
 mod records; // what is stored of users, repositories and what they have
 mod usage; // what accounts have, and may have
 mod pulls; // which manifests were pulled, until it is written down
+mod manifest_bytes; // what was read of them
 mod unused; // what collection and requests tell each other
 mod rules; // what the operator does not allow to change
 mod damaged; // what a disk has lost or changed
@@ -39,6 +40,7 @@ pub(crate) struct Storage {
     pub locks: RepositoryLocks,
     pub unused: Arc<UnusedBlobs>,
     pub pulls: Arc<Pulls>,
+    pub manifests: Arc<ManifestBytes>,
 }
 
 impl Storage {
@@ -51,6 +53,7 @@ impl Storage {
 pub(crate) use {
     contents::Use,
     locks::RepositoryLocks,
+    manifest_bytes::ManifestBytes,
     metadata::{ListPage, Metadata},
     policies::PolicyError,
     policy_table::PolicyTable,

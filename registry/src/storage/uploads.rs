@@ -4,7 +4,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use blobs::{PendingUpload, UploadStore};
+use blobs::{PendingUpload, UploadEnd, UploadStore};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use spec::{Algorithm, Digest, Hasher, Tenant};
@@ -51,6 +51,8 @@ pub(crate) struct UploadWriter {
     upload: Arc<Upload>,
     store: Arc<dyn UploadStore>,
     progress: tokio::sync::OwnedMutexGuard<Progress>,
+    /// Open from the first bytes on.
+    end: Option<Box<dyn UploadEnd>>,
 }
 
 /// Why an upload was not opened, or became no blob.
@@ -167,7 +169,7 @@ impl Uploads {
     pub fn writer(&self, upload: &Arc<Upload>) -> Option<UploadWriter> {
         let progress = Arc::clone(&upload.progress).try_lock_owned().ok()?;
         let (upload, store) = (Arc::clone(upload), Arc::clone(&self.store));
-        Some(UploadWriter { upload, store, progress })
+        Some(UploadWriter { upload, store, progress, end: None })
     }
 
     /// Verifies the bytes of an upload and makes them a blob. The upload is gone afterwards, also
@@ -338,8 +340,13 @@ impl UploadWriter {
     /// Adds `pieces` at the end. Bytes of a write that failed half way do not count, and the next
     /// one replaces them.
     pub fn append(&mut self, pieces: &[Bytes]) -> Result<(), Error> {
+        let mut end = match self.end.take() {
+            Some(end) => end,
+            None => self.store.resume(&self.upload.id, self.progress.bytes)?,
+        };
         let slices: Vec<&[u8]> = pieces.iter().map(|piece| &**piece).collect();
-        self.store.append(&self.upload.id, self.progress.bytes, &slices)?;
+        end.append(&slices)?;
+        self.end = Some(end);
         for piece in pieces {
             self.progress.bytes += piece.len() as u64;
             if let Some(hasher) = &mut self.progress.hasher {

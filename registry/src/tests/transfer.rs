@@ -298,9 +298,8 @@ async fn corrupted_blobs_are_rejected() {
             .await
             .unwrap_err();
         match &error {
-            Error::WrongDigest { expected, .. } => assert_eq!((**expected, digest), (layer, layer)),
-            // A registry that verifies it serves none that is rotten.
-            Error::NotFound { .. } => assert_eq!(digest, image.digest),
+            // The manifest was read before, and is served as it was.
+            Error::WrongDigest { expected, .. } => assert_eq!(**expected, layer),
             _ => panic!("{error}"),
         }
         assert!(sink.get(&digest).is_none() && sink.get(&image.digest).is_none());
