@@ -75,6 +75,9 @@ pub(super) async fn set_aside(
     fault: Fault,
 ) -> Result<(), Error> {
     let Some(_right) = watch.alone() else { return Ok(()) };
+    if !storage.metadata.is_named(digest).await? {
+        return Ok(()); // deleted and collected since it was looked up
+    }
     tracing::error!(%digest, ?fault, "a blob is damaged: it has to be pushed again");
     storage.metadata.note_damaged(digest, fault).await?;
     let (blobs, digest) = (Arc::clone(&storage.blobs), *digest);

@@ -7,6 +7,7 @@ use spec::{Digest, Timestamp};
 use store::{Query, Range, Txn};
 
 use super::{
+    contents::{blob_key, manifest_key},
     damaged::DamageRecord,
     metadata::{Metadata, VERSION, decode},
     records::Membership,
@@ -40,6 +41,26 @@ impl Metadata {
 
     pub fn is_damaged(&self, digest: &Digest) -> bool {
         self.damaged.contains(digest)
+    }
+
+    /// Whether any repository has a blob or a manifest of this digest.
+    pub async fn is_named(&self, digest: &Digest) -> Result<bool, Error> {
+        let mut last = String::new();
+        loop {
+            let page = self.repositories("", &last, SCAN_PAGE).await?;
+            for (repository, _) in &page.entries {
+                for key in [blob_key(repository, digest), manifest_key(repository, digest)] {
+                    if self.mod_rev(&key).await? != 0 {
+                        return Ok(true);
+                    }
+                }
+            }
+            match page.entries.last().filter(|_| page.more) {
+                Some((repository, _)) => repository.as_str().clone_into(&mut last),
+                None => return Ok(false),
+            }
+            tokio::task::yield_now().await;
+        }
     }
 
     pub fn damaged(&self) -> Vec<(Digest, DamageRecord)> {

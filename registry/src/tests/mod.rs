@@ -9,8 +9,10 @@ mod observed; // metrics and the access log
 mod administration; // over the network, and passwords with each request
 mod teams; // organisations, teams and policies
 mod transfer; // push and pull, also over a network with faults
-mod crash; // after kill -9
+mod process; // a registry that is killed
+mod crash; // within pushes, pulls, deletions, collections and scrubs
 mod killed; // within retention, backup and restore
+mod power; // a machine that loses it
 mod disk; // a full disk
 mod deletion; // of everything, also on a full disk
 mod images; // what is read in images that were pushed
