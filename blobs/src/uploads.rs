@@ -66,8 +66,8 @@ pub trait UploadEnd: Send {
     /// Writes `pieces`.
     ///
     /// # Errors
-    /// [`Error::Io`]; any part of the pieces may have been written, and the upload has to be resumed
-    /// before more are.
+    /// [`Error::Io`]; any part of the pieces may have been written, and the upload has to be
+    /// resumed before more are.
     fn append(&mut self, pieces: &[&[u8]]) -> Result<()>;
 }
 

@@ -54,8 +54,8 @@ async fn a_killed_registry_keeps_everything_it_acknowledged() {
     assert!(left.iter().all(|name| !name.ends_with(".part")), "{left:?}");
 }
 
-/// Pushes images of blobs that others of them share, pulls each, and deletes every second, until the
-/// registry is gone. Returns those that it acknowledged.
+/// Pushes images of blobs that others of them share, pulls each, and deletes every second, until
+/// the registry is gone. Returns those that it acknowledged.
 async fn push_pull_and_delete(lane: Lane) -> Vec<Digest> {
     let mut kept = Vec::new();
     for round in 0u32.. {
