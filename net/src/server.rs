@@ -153,13 +153,8 @@ impl Connections {
         let verdict = Verdict::default();
         let activity = Activity::current();
         let strict = StrictService::new(&service, &verdict, &activity);
-        let stream = StrictStream::new(
-            stream,
-            limits.head_bytes_max,
-            &self.heads,
-            &verdict,
-            &activity,
-        );
+        let stream =
+            StrictStream::new(stream, limits.head_bytes_max, &self.heads, &verdict, &activity);
         let mut connection = http1_with(limits).serve_connection(
             TokioIo::new(WriteTimeout::new(stream, limits.write_time_max)),
             service_fn(|request| strict.answer(request)),

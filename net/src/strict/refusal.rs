@@ -72,9 +72,7 @@ where
                 let placeholder = files.prepare(file);
                 response.map(|_| Either::Right(Either::Right(placeholder)))
             }
-            _ => {
-                response.map(|body| Either::Left(AnsweringBody::new(body, self.activity.clone())))
-            }
+            _ => response.map(|body| Either::Left(AnsweringBody::new(body, self.activity.clone()))),
         }
     }
 

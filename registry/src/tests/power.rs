@@ -16,51 +16,58 @@ use super::{
     process::{Lane, is_whole, kill_while},
 };
 
-/// A file system in a file.
-struct Disk(tempfile::TempDir);
+/// A file system on a block device that is a file.
+struct Disk {
+    folder: tempfile::TempDir,
+    /// Attached for as long as this is: what it has in its cache is that of the disk.
+    device: PathBuf,
+}
 
-fn run(program: &str, args: &[&str], path: &[&Path]) -> bool {
-    Command::new(program).args(args).args(path).output().is_ok_and(|done| done.status.success())
+/// What `program` prints, if it succeeds.
+fn run(program: &str, args: &[&str], paths: &[&Path]) -> Option<String> {
+    let done = Command::new(program).args(args).args(paths).output().ok()?;
+    done.status.success().then(|| String::from_utf8_lossy(&done.stdout).trim().to_owned())
 }
 
 impl Disk {
     fn make() -> Option<Self> {
-        let disk = Self(tempfile::tempdir().unwrap());
-        let image = std::fs::File::create(disk.image()).unwrap();
-        image.set_len(256 << 20).unwrap();
-        std::fs::create_dir(disk.path()).unwrap();
-        (run("mkfs.ext4", &["-q", "-F"], &[&disk.image()]) && disk.mount()).then_some(disk)
-    }
-
-    fn image(&self) -> PathBuf {
-        self.0.path().join("image")
+        let folder = tempfile::tempdir().unwrap();
+        let image = folder.path().join("image");
+        std::fs::File::create(&image).unwrap().set_len(256 << 20).unwrap();
+        std::fs::create_dir(folder.path().join("disk")).unwrap();
+        run("mkfs.ext4", &["-q", "-F"], &[&image])?;
+        let device = run("losetup", &["--find", "--show"], &[&image])?.into();
+        let disk = Self { folder, device };
+        disk.mount().then_some(disk)
     }
 
     /// Where it is mounted.
     fn path(&self) -> PathBuf {
-        self.0.path().join("disk")
+        self.folder.path().join("disk")
     }
 
     fn mount(&self) -> bool {
-        run("mount", &["-o", "loop"], &[&self.image(), &self.path()])
+        run("mount", &[], &[&self.device, &self.path()]).is_some()
     }
 
     /// From now on nothing reaches the disk, not even what is on its way (`FS_IOC_SHUTDOWN` with
     /// `NOLOGFLUSH`).
     fn cut_power(&self) {
-        let cut = r#"open(D, "<", $ARGV[0]) && ioctl(D, 0x8004587d, pack("I", 2)) or die $!"#;
-        assert!(run("perl", &["-e", cut], &[&self.path()]), "cannot cut the power");
+        let cut = r#"my $how = pack("I", 2);
+            open(D, "<", $ARGV[0]) && ioctl(D, 0x8004587d, $how) or die $!"#;
+        run("perl", &["-e", cut], &[&self.path()]).expect("the power is cut");
     }
 
     /// Power is back, and the file system has read its journal.
     fn restore_power(&self) {
-        assert!(run("umount", &[], &[&self.path()]) && self.mount(), "cannot mount it again");
+        assert!(run("umount", &[], &[&self.path()]).is_some() && self.mount());
     }
 }
 
 impl Drop for Disk {
     fn drop(&mut self) {
         run("umount", &["--lazy"], &[&self.path()]);
+        run("losetup", &["--detach"], &[&self.device]);
     }
 }
 
@@ -81,7 +88,7 @@ async fn push_images(lane: Lane) -> Vec<Digest> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_registry_whose_machine_loses_power_keeps_every_image_it_acknowledged() {
     let Some(disk) = Disk::make() else {
-        println!("SKIPPED: mounting a file system needs root and mkfs.ext4");
+        println!("SKIPPED: mounting a file system needs root, mkfs.ext4 and losetup");
         return;
     };
     let data = tempfile::tempdir_in(disk.path()).unwrap();
