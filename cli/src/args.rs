@@ -80,6 +80,8 @@ pub enum Verb {
     Logout(verbs::logout::Args),
     Push(verbs::push::Args),
     Pull(verbs::pull::Args),
+    Sign(verbs::sign::Args),
+    Verify(verbs::verify::Args),
 
     Run(Box<verbs::run::Args>),
     Create(Box<verbs::create::Args>),
@@ -218,6 +220,8 @@ impl Verb {
             Self::Logout(args) => args.run(home)?,
             Self::Push(args) => args.run(home)?,
             Self::Pull(args) => args.run(home)?,
+            Self::Sign(args) => args.run(home)?,
+            Self::Verify(args) => args.run(home)?,
             Self::Run(args) => return args.run(home),
             Self::Create(args) => return args.run(home),
             Self::Start(args) => return args.run(home),

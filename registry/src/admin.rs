@@ -24,6 +24,7 @@ use crate::{
 };
 
 mod images; // what is in images
+mod signatures; // which keys must have signed what
 mod webhooks; // which changes are told to which URLs
 mod policies; // organisations, teams and policies
 
@@ -76,7 +77,18 @@ impl Admin {
         password: &str,
         user: Existing,
     ) -> Result<(), Error> {
-        let body = PasswordBody { password: password.to_owned(), user };
+        let body = PasswordBody { password: password.to_owned(), bcrypt: None, user };
+        self.call(Method::PUT, &format!("/admin/users/{name}"), Some(&body)).await.map(drop)
+    }
+
+    /// Adds a user of an htpasswd file, by the hash of the password. With the first login the hash
+    /// becomes one of this registry.
+    ///
+    /// # Errors
+    /// [`Error::Admin`] when there is such a user, and when the hash is not one of bcrypt.
+    pub async fn import_user(&self, name: &Tenant, bcrypt: &str) -> Result<(), Error> {
+        let bcrypt = Some(bcrypt.to_owned());
+        let body = PasswordBody { password: String::new(), bcrypt, user: Existing::New };
         self.call(Method::PUT, &format!("/admin/users/{name}"), Some(&body)).await.map(drop)
     }
 

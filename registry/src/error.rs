@@ -151,6 +151,8 @@ pub enum ManifestFault {
     TooDeep,
     #[error("it names more than {IMAGE_BLOBS_MAX} blobs")]
     TooManyBlobs,
+    #[error("it has more signatures, or longer ones, than are read")]
+    TooManySignatures,
 }
 
 impl From<blobs::Error> for Error {
@@ -251,6 +253,8 @@ impl Error {
 fn hint_of_denial(message: &str) -> &'static str {
     if message.starts_with("the quota of") {
         "delete what is not needed, or ask the operator of the registry: margay registry quota ls"
+    } else if message.contains("is not signed") {
+        "a client that may push has to sign it: margay sign --key FILE IMAGE"
     } else {
         "a user owns the repositories USER/…; others may only read public ones"
     }

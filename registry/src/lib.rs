@@ -20,6 +20,7 @@ mod quota; // what accounts and repositories may have
 mod account; // a user, or one of a user's robot accounts
 mod blocking; // work that waits for a disk
 
+mod signing; // signatures of images by keys
 mod protocol; // what both ends put on the wire
 mod storage; // blobs as files, everything else as records
 mod access; // users, tokens, and what each may do
@@ -39,7 +40,7 @@ pub use backup::{BackedUp, Restored, back_up, restore};
 pub(crate) use blocking::blocking;
 pub use client::{
     Auth, BlobSink, Client, ClientOptions, Entries, Event, Outcome, Progress, PullOptions,
-    PushOptions, Reach, Resolved, no_progress,
+    PushOptions, Reach, Resolved, Verification, no_progress,
 };
 pub use error::{Error, ManifestFault, ProtocolFault};
 pub use limits::Limits;
@@ -49,9 +50,10 @@ pub use protocol::{
     ImmutableInfo, ManifestInfo, NewWebhook, OrganisationInfo, PolicyCheck, PolicyInfo, QuotaInfo,
     RateLimits, Repositories, RepositoryInfo, RepositoryPattern, Retained, Retention,
     RetentionChange, RetentionInfo, RetentionRule, RobotCredential, RobotInfo, Role, Scrubbed,
-    Subject, Switch, TagInfo, TeamChange, TeamInfo, TeamName, UploadInfo, Visibility, WebhookInfo,
-    WebhookName, WebhookSecret,
+    SignaturePolicy, Subject, Switch, TagInfo, TeamChange, TeamInfo, TeamName, UploadInfo,
+    Visibility, WebhookInfo, WebhookName, WebhookSecret,
 };
 pub use quota::{Exceeded, Quota, QuotaChange, QuotaResource};
 pub use repository::{Action, Repository};
 pub use server::{Config, Server};
+pub use signing::{KeyFault, SigningKey, VerifyingKey};

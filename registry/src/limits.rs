@@ -272,8 +272,11 @@ pub(crate) const OUTBOX_EVENTS_MAX: u64 = 1000;
 pub(crate) const DELIVERIES_KEPT: usize = 20;
 /// Webhooks that are delivered to at once: slow receivers keep few others waiting.
 pub(crate) const DELIVERIES_AT_ONCE: usize = 16;
+/// Of those, to webhooks of one account: a receiver that takes its time keeps no other account
+/// waiting.
+pub(crate) const DELIVERIES_OF_ACCOUNT_AT_ONCE: usize = 4;
 /// Events that one webhook gets before the next has its turn.
-pub(crate) const DELIVERIES_IN_A_ROW: usize = 100;
+pub(crate) const DELIVERIES_IN_A_ROW: usize = 10;
 /// How long a receiver may take to answer: it has to take an event, and can work afterwards.
 pub(crate) const DELIVERY_TIME_MAX: Duration = Duration::from_secs(10);
 /// The pause after a try that has failed; each following one is twice as long, up to a limit.
@@ -281,6 +284,19 @@ pub(crate) const DELIVERY_PAUSE_MIN: Duration = Duration::from_secs(1);
 pub(crate) const DELIVERY_PAUSE_MAX: Duration = Duration::from_secs(600);
 /// How long an event is tried: a receiver that is down over night gets it.
 pub(crate) const EVENT_KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
+/// Bytes of a file with a key: those of cosign have seven hundred.
+pub(crate) const KEY_FILE_BYTES_MAX: usize = 16 << 10;
+/// What decrypting a key may take, of memory and work: cosign asks for 64 MiB.
+pub(crate) const KEY_DERIVATION_BYTES_MAX: u64 = 256 << 20;
+/// Signatures of one manifest of them, their bytes in all, and such manifests of one image: each
+/// pull of an image that has to be signed may read all.
+pub(crate) const SIGNATURES_MAX: usize = 64;
+pub(crate) const SIGNATURE_BYTES_MAX: u64 = 1 << 20;
+pub(crate) const SIGNATURE_MANIFESTS_MAX: usize = 16;
+/// Policies of signatures, their keys, and the bytes of these.
+pub(crate) const SIGNATURE_POLICIES_MAX: usize = 1000;
+pub(crate) const SIGNATURE_KEYS_MAX: usize = 16;
+pub(crate) const KEYS_BODY_BYTES_MAX: usize = 64 << 10;
 /// Searches at once: each keeps a core busy while it looks.
 pub(crate) const SEARCHES_MAX: usize = 2;
 /// Images that a search finds, and manifests that it looks at: some tenths of a second.

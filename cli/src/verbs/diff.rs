@@ -1,7 +1,7 @@
 mod files; // what two root filesystems have
 mod told; // a comparison in words
 
-use std::process::ExitCode;
+use std::{collections::BTreeMap, process::ExitCode};
 
 use image::{Plan, ProgramFacts, Wasi, World};
 use packager::Layout;
@@ -236,7 +236,6 @@ fn settings(before: &Plan, after: &Plan) -> Vec<Setting> {
             ("platform", plan.platform.to_string()),
             ("format", format!("{:?}", plan.format)),
             ("arguments", json(&plan.args)),
-            ("environment", json(&execution.env.as_deref().unwrap_or_default())),
             ("working directory", execution.working_dir.clone().unwrap_or_default()),
             ("user", execution.user.clone().unwrap_or_default()),
             ("ports", ports.join(" ")),
@@ -245,15 +244,34 @@ fn settings(before: &Plan, after: &Plan) -> Vec<Setting> {
         ]
     };
     let pairs = named(before).into_iter().zip(named(after));
-    let differ = pairs.filter(|((_, before), (_, after))| before != after);
-    differ.map(|((name, before), (_, after))| Setting { name, before, after }).collect()
+    let pairs = pairs.map(|((name, before), (_, after))| Setting { name, before, after });
+    let differ = |setting: &Setting| setting.before != setting.after;
+    pairs.chain(environment(before, after)).filter(differ).collect()
+}
+
+/// Each variable by itself, as `NAME=value`.
+fn environment(before: &Plan, after: &Plan) -> Vec<Setting> {
+    let lines = |plan: &Plan| plan.execution().env.clone().unwrap_or_default();
+    let (added, removed) = split(&lines(before), &lines(after));
+    let name = |line: &str| line.split_once('=').map_or(line, |(name, _)| name).to_owned();
+    let mut pairs: BTreeMap<String, (String, String)> = BTreeMap::new();
+    for line in removed {
+        let name = name(&line);
+        pairs.entry(name).or_default().0 = line;
+    }
+    for line in added {
+        let name = name(&line);
+        pairs.entry(name).or_default().1 = line;
+    }
+    let pairs = pairs.into_values();
+    pairs.map(|(before, after)| Setting { name: "environment", before, after }).collect()
 }
 
 /// Without the capabilities, which are compared by themselves.
 fn labels(plan: &Plan) -> String {
     let labels = plan.execution().labels.iter().flatten();
     let labels = labels.filter(|(key, _)| key.as_str() != image::WANTS_KEY);
-    json(&labels.collect::<std::collections::BTreeMap<_, _>>())
+    json(&labels.collect::<BTreeMap<_, _>>())
 }
 
 fn json(value: &impl Serialize) -> String {

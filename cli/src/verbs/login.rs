@@ -125,7 +125,7 @@ fn ask(question: &str) -> anyhow::Result<String> {
     Ok(answer.trim_end_matches(['\n', '\r']).to_owned())
 }
 
-fn ask_silently(question: &str) -> anyhow::Result<String> {
+pub fn ask_silently(question: &str) -> anyhow::Result<String> {
     let before = tcgetattr(terminal()?)?;
     let mut silent = before.clone();
     // Ctrl-C is a key like any other meanwhile: as a signal it would end us with the echo off.

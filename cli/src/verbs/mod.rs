@@ -15,6 +15,8 @@ pub mod login;
 pub mod logout;
 pub mod pull;
 pub mod push;
+pub mod sign;
+pub mod verify;
 
 pub mod attach;
 pub mod cp;

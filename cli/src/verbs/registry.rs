@@ -1,6 +1,7 @@
 mod accounts; // users, organisations and robot accounts
 mod backups; // everything in a folder, and back
 mod contents; // tags and manifests
+mod htpasswd; // users of other registries
 mod images; // what images are, and which have something
 mod policies; // teams, and what they may do
 mod quotas; // what accounts may have, and open uploads
@@ -8,6 +9,7 @@ mod rates; // how many requests clients may send
 mod remote; // which registry a verb is about
 mod retention; // which tags and manifests stay
 mod rules; // switches and immutable tags
+mod signatures; // images that have to be signed
 mod webhooks; // which changes are told to which URLs
 mod space; // what collection and its like have done, in words
 
@@ -94,6 +96,9 @@ enum Verb {
     /// Manage webhooks: which changes are told to which URLs
     #[command(subcommand)]
     Webhook(webhooks::Webhook),
+    /// Manage which images have to be signed before they are pulled
+    #[command(subcommand)]
+    Signature(signatures::Signature),
     Inspect(images::Inspect),
     Search(images::Search),
     /// List and remove tags
@@ -367,6 +372,7 @@ impl Verb {
             Self::Operator(verb) => return verb.run(&admin),
             Self::RateLimit(verb) => verb.run(&admin)?,
             Self::Webhook(verb) => verb.run(&admin)?,
+            Self::Signature(verb) => verb.run(&admin)?,
             Self::Inspect(args) => args.run(&admin)?,
             Self::Search(args) => args.run(&admin)?,
             Self::Tag(verb) => verb.run(&admin)?,

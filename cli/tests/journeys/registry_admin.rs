@@ -260,3 +260,32 @@ fn the_conformance_suite_finds_no_failure() {
     apart.end();
     stage.is_empty();
 }
+
+#[test]
+fn the_users_of_an_htpasswd_file_log_in_with_their_passwords() {
+    let stage = Stage::new();
+    let apart = Apart::start(&stage);
+    let file = stage.path("htpasswd").display().to_string();
+    let write = |text: &str| std::fs::write(&file, text).expect("a file");
+    let hash = "$2y$05$Qk.8S537rLOWsqUmqBdjWOBjMazCW8i4ce/BPsXzcLYtez.ONe6M2";
+    for (text, code, want) in [
+        ("", 1, "has no users"),
+        ("ann:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=", 1, "the password of `ann` is not of bcrypt"),
+        ("ann:$2y$31$abc", 1, "no hash of bcrypt with a cost of 4 to 14"),
+        ("Ann:$2y$05$abc", 1, "line 1 of"),
+        (&format!("# users\nann:{hash}\nbob:{hash}\n"), 0, "ann\nbob\n"),
+        (&format!("ann:{hash}\ncat:{hash}\n"), 1, "there is a user `ann` already"),
+    ] {
+        write(text);
+        check(&stage, &format!("user import {file}"), code, want);
+    }
+    check(&stage, "user import /nonexistent", 1, "cannot read `/nonexistent`");
+    check(&stage, "user ls", 0, "ann\nbob\ncat\n");
+    for _ in 0..2 {
+        let log_in = ["login", "-u", "ann", "--password-stdin", &apart.address];
+        let wrong = stage.margay_fed(log_in, "a wrong horse\n");
+        assert_eq!(wrong.code, 1, "{wrong:?}");
+        stage.margay_fed(log_in, "correct horse\n").ok();
+    }
+    apart.end();
+}

@@ -109,7 +109,7 @@ fn two_images_are_compared_by_what_they_may_and_what_they_have() {
         "- fs:/data#rw",
         "+ fs:/data#r (within fs:/data#rw of before)",
         "+ net.out:https://example.com:443\n",
-        "\"STAGE=one\"] -> [",
+        "environment: STAGE=one -> STAGE=two\n",
         "  C /b/changed  6 B 0644\n",
         "  D /b/one",
         "  A /b/two",

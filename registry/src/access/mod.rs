@@ -5,6 +5,7 @@ mod policy; // the decision
 mod administration; // which clients may administer what
 mod budget; // how many logins may be tried
 mod verified; // passwords that were right a short while ago
+mod imported; // hashes of htpasswd files
 mod passwords; // login, one password check at a time
 mod tokens; // what a login is exchanged for, valid for minutes
 

@@ -14,7 +14,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{budget::LoginBudget, verified::VerifiedLogins};
+use super::{budget::LoginBudget, imported, verified::VerifiedLogins};
 use crate::{
     Error,
     account::{Account, robot_of},
@@ -49,6 +49,8 @@ pub(crate) enum LoginOutcome {
 pub(crate) enum SetPasswordError {
     #[error("a password has {PASSWORD_BYTES_MIN} to {PASSWORD_BYTES_MAX} bytes")]
     Length,
+    #[error("this is no hash of bcrypt with a cost of {} to {}", imported::COSTS.start(), imported::COSTS.end())]
+    Hash,
     #[error("too many logins at once: try again")]
     Busy,
     #[error(transparent)]
@@ -136,6 +138,29 @@ impl Passwords {
         Ok(self.metadata.put_user(name, &user).await?)
     }
 
+    /// Sets the hash of a password that was made elsewhere.
+    pub async fn import(&self, name: &Tenant, hash: &str) -> Result<(), SetPasswordError> {
+        if !imported::is_hash(hash) {
+            return Err(SetPasswordError::Hash);
+        }
+        let user = User { password: hash.to_owned(), serial: disk::random_hex::<8>() };
+        Ok(self.metadata.put_user(name, &user).await?)
+    }
+
+    /// Makes the imported hash of a user one of this registry, once its password is known.
+    async fn adopt(&self, name: &Tenant, serial: &str, password: String) -> Result<(), Error> {
+        let params = self.params.clone();
+        let hash = self.hashing(None, move |memory| hash(params, &password, memory)).await;
+        let is_same = self.metadata.user(name).await?.is_some_and(|user| user.serial == serial);
+        match hash.filter(|_| is_same) {
+            Some(password) => {
+                let user = User { password, serial: serial.to_owned() };
+                self.metadata.put_user(name, &user).await
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Whether `password` is that of `name`, a user or a robot account, for a client at `from`.
     pub async fn check(
         &self,
@@ -197,10 +222,19 @@ impl Passwords {
         };
         let hash =
             record.as_ref().map_or_else(|| self.dummy_hash.clone(), |user| user.password.clone());
-        let (password, fits) = (password.to_owned(), password.len() <= PASSWORD_BYTES_MAX);
-        let matches = self
-            .hashing(from, move |memory| fits && verify(&password, &hash, memory) == Some(true))
-            .await;
+        let fits = password.len() <= PASSWORD_BYTES_MAX;
+        let (given, stored) = (password.to_owned(), hash.clone());
+        let check = move |memory: &mut Memory| match imported::is_hash(&stored) {
+            true => imported::verify(&given, &stored),
+            false => verify(&given, &stored, memory) == Some(true),
+        };
+        let matches = self.hashing(from, move |memory| fits && check(memory)).await;
+        if matches == Some(true)
+            && imported::is_hash(&hash)
+            && let Some((user, record)) = user.zip(record.as_ref())
+        {
+            self.adopt(user, &record.serial, password.to_owned()).await?;
+        }
         Ok(matches.map(|matches| {
             let (user, record) = user.zip(record).filter(|_| matches)?;
             Some(Account::of_user(user, &record.serial))
@@ -278,6 +312,28 @@ mod tests {
 
     fn passwords() -> Passwords {
         Passwords::new(Metadata::on(Arc::new(MemoryStore::new())), Cost::Lowest)
+    }
+
+    #[tokio::test]
+    async fn an_imported_hash_is_checked_once_and_becomes_one_of_this_registry() {
+        let passwords = passwords();
+        let ann = "ann".parse().unwrap();
+        let made = "$2y$05$Qk.8S537rLOWsqUmqBdjWOBjMazCW8i4ce/BPsXzcLYtez.ONe6M2";
+        passwords.import(&ann, made).await.unwrap();
+        let serial = passwords.metadata.user(&ann).await.unwrap().unwrap().serial;
+        let check = async |password| passwords.check("ann", password, None).await.unwrap();
+        assert_eq!(check("wrong horse").await, LoginOutcome::Rejected);
+        assert_eq!(passwords.metadata.user(&ann).await.unwrap().unwrap().password, made);
+        assert!(matches!(check("correct horse").await, LoginOutcome::Accepted(_)));
+        let adopted = passwords.metadata.user(&ann).await.unwrap().unwrap();
+        assert!(adopted.password.starts_with("$argon2id$"), "{adopted:?}");
+        assert_eq!(adopted.serial, serial, "tokens hold");
+        assert_eq!(check("wrong horse").await, LoginOutcome::Rejected);
+        assert!(matches!(check("correct horse").await, LoginOutcome::Accepted(_)));
+        for bad in ["$apr1$x$y", "$2y$31$", "plain"] {
+            let refused = passwords.import(&ann, bad).await;
+            assert!(matches!(refused, Err(SetPasswordError::Hash)), "{bad}");
+        }
     }
 
     #[tokio::test]

@@ -14,6 +14,7 @@ mod transfer; // where blobs come from and go to
 mod outward; // requests of a server to URLs that its clients name
 mod pull;
 mod push;
+mod signatures; // of images, where they are
 
 use std::{fmt, sync::Arc};
 
@@ -28,6 +29,7 @@ pub use {
     options::{Auth, ClientOptions, Reach},
     pull::{Entries, PullOptions},
     push::PushOptions,
+    signatures::Verification,
     transfer::{BlobSink, Event, Outcome, Progress, no_progress},
 };
 

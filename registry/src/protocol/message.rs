@@ -239,7 +239,11 @@ pub struct Collected {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PasswordBody {
+    #[serde(default)]
     pub password: String,
+    /// A hash of it by bcrypt, in its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bcrypt: Option<String>,
     /// Which users it is for.
     #[serde(default)]
     pub user: Existing,

@@ -7,6 +7,7 @@ mod snapshot; // a copy of everything at one moment
 mod retention; // which tags and manifests stay
 mod policy; // organisations, teams, and what policies allow
 mod images; // what is in images, and which are looked for
+mod signature; // which keys must have signed what
 mod webhook; // which changes are told to which URLs
 mod rates; // how many requests clients may send
 mod query; // percent-encoded parameters
@@ -24,6 +25,7 @@ pub use policy::{
 };
 pub use rates::RateLimits;
 pub use retention::{Expired, Retained, Retention, RetentionChange, RetentionInfo, RetentionRule};
+pub use signature::SignaturePolicy;
 pub use webhook::{
     Delivery, DeliveryOutcome, EventKind, NewWebhook, WebhookInfo, WebhookName, WebhookSecret,
 };
@@ -35,6 +37,7 @@ pub(crate) use {
     policy::RolesBody,
     query::{Query, encode_query},
     range::{BlobRange, ChunkRange, UploadRange},
+    signature::KeysBody,
     snapshot::{RecordLine, SNAPSHOTS, SnapshotInfo, named_by},
     webhook::{CloudEvent, EventData, TESTED},
 };

@@ -24,7 +24,7 @@ use super::{
     retention::RetentionEndpoints,
     robots, rules,
     scrub::ScrubberHandle,
-    snapshot,
+    signatures, snapshot,
     webhooks::WebhookEndpoints,
 };
 use crate::{
@@ -149,6 +149,9 @@ impl AdminApi {
         if let Some(name) = path.strip_prefix("/admin/manifests/") {
             return contents::manifests(&self.storage, method, name, query).await;
         }
+        if path == "/admin/signatures" {
+            return signatures::answer(&self.storage, administrator, method, query, body).await;
+        }
         if let Some(rest) = path.strip_prefix("/admin/webhooks") {
             let name = rest.strip_prefix('/').unwrap_or_default();
             return self.webhooks.answer(administrator, method, name, body).await;
@@ -236,10 +239,15 @@ impl AdminApi {
     ) -> Result<Response, ApiError> {
         match *method {
             Method::PUT => {
-                let PasswordBody { password, user } = body.json(ADMIN_BODY_BYTES_MAX).await?;
+                let PasswordBody { password, bcrypt, user } =
+                    body.json(ADMIN_BODY_BYTES_MAX).await?;
                 self.check_existing(name, user).await?;
-                self.passwords.set(name, &password).await.map_err(|error| match error {
-                    SetPasswordError::Length => {
+                let set = match &bcrypt {
+                    Some(hash) => self.passwords.import(name, hash).await,
+                    None => self.passwords.set(name, &password).await,
+                };
+                set.map_err(|error| match error {
+                    SetPasswordError::Length | SetPasswordError::Hash => {
                         ApiError::bad_request(ErrorCode::Unsupported, error.to_string())
                     }
                     SetPasswordError::Busy => ApiError::too_many_requests(error.to_string()),

@@ -20,8 +20,8 @@ use crate::{
     Error,
     client::Outward,
     limits::{
-        DELIVERIES_AT_ONCE, DELIVERIES_IN_A_ROW, DELIVERY_PAUSE_MAX, DELIVERY_PAUSE_MIN,
-        DELIVERY_TIME_MAX, EVENT_KEPT_FOR,
+        DELIVERIES_AT_ONCE, DELIVERIES_IN_A_ROW, DELIVERIES_OF_ACCOUNT_AT_ONCE, DELIVERY_PAUSE_MAX,
+        DELIVERY_PAUSE_MIN, DELIVERY_TIME_MAX, EVENT_KEPT_FOR,
     },
     protocol::{CloudEvent, Delivery, DeliveryOutcome, WebhookName},
     storage::{Metadata, Pending, Webhook},
@@ -37,6 +37,8 @@ pub(super) struct Courier {
     postman: Postman,
     /// Webhooks whose last try has failed: how often in a row, and when the next one is.
     waiting: HashMap<WebhookName, (u32, Instant)>,
+    /// Which one was begun with last: those after it come first.
+    last: Option<WebhookName>,
 }
 
 /// Sends single events.
@@ -46,27 +48,25 @@ pub(super) struct Postman(Arc<Outward>);
 impl Courier {
     pub fn new(metadata: Metadata) -> (Self, Postman) {
         let postman = Postman(Arc::new(Outward::new(DELIVERY_TIME_MAX)));
-        let courier = Self { metadata, postman: postman.clone(), waiting: HashMap::new() };
+        let courier =
+            Self { metadata, postman: postman.clone(), waiting: HashMap::new(), last: None };
         (courier, postman)
     }
 
     /// Delivers until it is dropped.
     pub async fn run(mut self) {
         let mut work: JoinSet<(WebhookName, bool)> = JoinSet::new();
-        let mut busy = HashSet::new();
+        let mut busy: HashSet<WebhookName> = HashSet::new();
         loop {
-            for hook in self.metadata.webhooks.all() {
+            for hook in self.in_turn() {
                 if work.len() == DELIVERIES_AT_ONCE {
                     break;
                 }
-                let waits = self.waiting.get(&hook.name);
-                if hook.pending.load(Ordering::SeqCst) == 0
-                    || busy.contains(&hook.name)
-                    || waits.is_some_and(|(_, until)| *until > Instant::now())
-                {
+                if !self.may_begin(&hook, &busy) || !self.has_event(&hook).await {
                     continue;
                 }
                 busy.insert(hook.name.clone());
+                self.last = Some(hook.name.clone());
                 let (metadata, postman) = (self.metadata.clone(), self.postman.clone());
                 work.spawn(async move {
                     let delivered = deliver(&metadata, &postman, &hook).await;
@@ -89,6 +89,32 @@ impl Courier {
                 }
             }
         }
+    }
+
+    /// All webhooks, those after the last that was begun with first.
+    fn in_turn(&self) -> Vec<Arc<Webhook>> {
+        let mut hooks = self.metadata.webhooks.all();
+        let before =
+            |hook: &Arc<Webhook>| self.last.as_ref().is_some_and(|last| hook.name <= *last);
+        let turn = hooks.partition_point(before);
+        hooks.rotate_left(turn);
+        hooks
+    }
+
+    fn may_begin(&self, hook: &Webhook, busy: &HashSet<WebhookName>) -> bool {
+        let of_account = busy.iter().filter(|name| name.account == hook.name.account).count();
+        let waits = self.waiting.get(&hook.name);
+        !busy.contains(&hook.name)
+            && of_account < DELIVERIES_OF_ACCOUNT_AT_ONCE
+            && waits.is_none_or(|(_, until)| *until <= Instant::now())
+    }
+
+    /// By the records: a count in memory knows of no transaction that is under way.
+    async fn has_event(&self, hook: &Webhook) -> bool {
+        self.metadata.has_event(&hook.name).await.unwrap_or_else(|error| {
+            tracing::warn!(webhook = %hook.name, %error, "cannot look for events");
+            false
+        })
     }
 
     fn note(&mut self, name: WebhookName, delivered: bool) {

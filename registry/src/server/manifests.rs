@@ -11,6 +11,7 @@ use super::{
     request_body::RequestBody,
     response::{CONTENT_DIGEST, Response, empty, full, header_value, with_headers},
     route::Target,
+    signatures::check_pull,
     stored::{found_damaged, heal, manifest_bytes},
     survey::Surveyor,
 };
@@ -38,6 +39,7 @@ impl ManifestEndpoints {
         target: &Target,
     ) -> Result<Response, ApiError> {
         let (digest, record) = self.find(&request.repository, target).await?;
+        check_pull(&self.storage, request, &digest, &record).await?;
         let bytes = match request.head.method {
             Method::GET => match self.bytes(digest, record.size).await {
                 Ok(bytes) => bytes,

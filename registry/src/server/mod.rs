@@ -32,6 +32,7 @@ mod rules; // switches and immutable tags
 mod quotas; // what accounts and repositories may have, and open uploads
 mod survey; // reading what is in an image
 mod images; // and saying it
+mod signatures; // images that have to be signed
 mod courier; // events on their way to webhooks
 mod webhooks; // created, listed, tried and removed
 mod contents; // tags, manifests and whole repositories, for the owner of the data folder

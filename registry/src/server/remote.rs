@@ -47,9 +47,10 @@ pub(super) fn object_of(method: &Method, path: &str, query: &Query) -> Result<Ob
         {
             Ok(Object::List)
         }
+        ("signatures", "") if reads => Ok(Object::List),
         // What a client may read decides, for each image.
         ("images", _) if reads => Ok(Object::List),
-        ("policies", "") => named("repositories"),
+        ("policies" | "signatures", "") => named("repositories"),
         ("policies", "check") => named("repository"),
         ("teams" | "webhooks", name) => account(name.split('/').next().unwrap_or_default()),
         ("robots", login) => account(login.split('+').next().unwrap_or_default()),
@@ -121,6 +122,12 @@ mod tests {
             ),
             ("DELETE /admin/tags/ann/cats:v1", "Repositories(RepositoryPattern(\"ann/cats\"))"),
             ("GET /admin/manifests/ann/cats", "Repositories(RepositoryPattern(\"ann/cats\"))"),
+            ("GET /admin/signatures", "List"),
+            (
+                "PUT /admin/signatures?repositories=acme/*",
+                "Repositories(RepositoryPattern(\"acme/*\"))",
+            ),
+            ("DELETE /admin/signatures", "400"),
             ("GET /admin/webhooks", "List"),
             ("PUT /admin/webhooks/acme/ci", "Account(Tenant(\"acme\"))"),
             ("GET /admin/webhooks/acme/ci", "Account(Tenant(\"acme\"))"),

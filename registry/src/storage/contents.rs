@@ -458,7 +458,7 @@ fn is_older_tag(kv: &Kv) -> bool {
     kv.value.first().is_none_or(|version| *version < TAG_VERSION)
 }
 
-fn contains(text: &[u8], part: &[u8]) -> bool {
+pub(super) fn contains(text: &[u8], part: &[u8]) -> bool {
     text.windows(part.len()).any(|window| window == part)
 }
 

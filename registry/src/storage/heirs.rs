@@ -7,7 +7,7 @@ use super::metadata::Metadata;
 use crate::{Error, Quota};
 
 /// Rules that have the name of an account or of a repository.
-const FAMILIES: [&str; 3] = ["immutable/", "quota/", "retention/"];
+const FAMILIES: [&str; 4] = ["immutable/", "quota/", "retention/", "signature/"];
 
 impl Metadata {
     /// Deletes the rules of a user, so that the next of the name inherits none. Those of its
@@ -32,6 +32,9 @@ impl Metadata {
                     "quota/" => self.usage.set_quota(name, Quota::default()),
                     "immutable/" => {
                         name.parse().iter().for_each(|name| self.rules.set_immutable(name, None));
+                    }
+                    "signature/" => {
+                        name.parse().iter().for_each(|name| self.rules.set_keys(name, None));
                     }
                     _ => {}
                 }

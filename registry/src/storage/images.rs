@@ -4,8 +4,9 @@ use spec::{Digest, Timestamp};
 use store::{Compare, Query, Range, Txn};
 
 use super::{
-    contents::manifest_key,
-    metadata::{ListPage, Metadata, VERSION},
+    contents::{contains, manifest_key},
+    metadata::{ListPage, Metadata, VERSION, decode},
+    records::{Link, ManifestRecord},
 };
 use crate::{Error, Repository, protocol::ImageContents};
 
@@ -50,6 +51,31 @@ impl Metadata {
         let ranged = self.range(query, "list manifests").await?;
         let names = ranged.kvs.iter().filter_map(|kv| kv.key.strip_prefix(&*prefix)?.parse().ok());
         Ok(ListPage { entries: names.collect(), more: ranged.more })
+    }
+
+    /// At most `limit` indexes of the repository whose records name a manifest.
+    pub async fn indexes_with(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        limit: usize,
+    ) -> Result<Vec<(Digest, ManifestRecord)>, Error> {
+        let (link, prefix) = (Link::of(digest), format!("manifest/{repository}:"));
+        let mut found = Vec::new();
+        self.scan(&prefix, false, |kv| {
+            if found.len() == limit || !contains(&kv.value, link.as_bytes()) {
+                return Ok(());
+            }
+            let record: ManifestRecord = decode(kv)?;
+            let is_named = record.links.as_ref().is_some_and(|links| links.contain(&link));
+            if is_named && record.media_type.is_index() {
+                let name = kv.key.strip_prefix(&prefix).and_then(|name| name.parse().ok());
+                found.extend(name.map(|name| (name, record)));
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(found)
     }
 
     /// Until when manifests were pushed that have been read; `None` when none ever was.

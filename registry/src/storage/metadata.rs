@@ -53,6 +53,7 @@ pub(super) const TAG_VERSION: u8 = 2;
 /// manifest/NAME:DIGEST                media type, size, subject, links, when it was pushed and
 ///                                     pulled; the bytes are a blob
 /// image/NAME:DIGEST                   what was read in the bytes of an image
+/// signature/PATTERN                   which keys must have signed what is pulled
 /// webhook/ACCOUNT/NAME                its URL and secret, and which events it is told
 /// outbox/ACCOUNT/NAME:TIME-ID          an event that waits for its delivery
 /// deliveries/ACCOUNT/NAME             the last tries

@@ -1,5 +1,5 @@
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -7,8 +7,8 @@ use std::{
 };
 
 use crate::{
-    Repository,
-    protocol::{Immutable, RateLimits, Switch},
+    Repository, RepositoryPattern, VerifyingKey,
+    protocol::{Immutable, RateLimits, SignaturePolicy, Switch},
 };
 
 /// What the operator allows or not, in memory: every push asks.
@@ -19,6 +19,8 @@ pub(crate) struct Rules {
     /// Repositories whose tags stay as they were set.
     immutable: Mutex<HashMap<Repository, Immutable>>,
     rates: Mutex<RateLimits>,
+    /// Which keys must have signed what is pulled.
+    signatures: Mutex<BTreeMap<RepositoryPattern, Vec<VerifyingKey>>>,
 }
 
 impl Rules {
@@ -55,6 +57,31 @@ impl Rules {
             self.lock().iter().map(|(name, rule)| (name.clone(), rule.clone())).collect();
         all.sort_by(|(one, _), (other, _)| one.cmp(other));
         all
+    }
+
+    /// The keys of each policy of a repository: one of each must have signed what is pulled.
+    pub fn keys_of(&self, repository: &Repository) -> Vec<(RepositoryPattern, Vec<VerifyingKey>)> {
+        let policies = self.signatures.lock().unwrap_or_else(PoisonError::into_inner);
+        let covering = policies.iter().filter(|(pattern, _)| pattern.covers(repository));
+        covering.map(|(pattern, keys)| (pattern.clone(), keys.clone())).collect()
+    }
+
+    pub fn set_keys(&self, pattern: &RepositoryPattern, keys: Option<Vec<VerifyingKey>>) {
+        let mut policies = self.signatures.lock().unwrap_or_else(PoisonError::into_inner);
+        match keys {
+            Some(keys) => drop(policies.insert(pattern.clone(), keys)),
+            None => drop(policies.remove(pattern)),
+        }
+    }
+
+    pub fn signature_policies(&self) -> Vec<SignaturePolicy> {
+        let policies = self.signatures.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = policies.iter();
+        all.map(|(repositories, keys)| SignaturePolicy {
+            repositories: repositories.clone(),
+            keys: keys.clone(),
+        })
+        .collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Repository, Immutable>> {

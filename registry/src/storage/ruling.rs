@@ -4,7 +4,7 @@ use store::Txn;
 
 use super::metadata::{Metadata, VERSION, decode};
 use crate::{
-    Error, Repository,
+    Error, Repository, RepositoryPattern, VerifyingKey,
     protocol::{Immutable, RateLimits, Switch},
 };
 
@@ -19,6 +19,14 @@ impl Metadata {
         }
         let rates: Option<RateLimits> = self.get(RATE_LIMITS.to_owned()).await?;
         self.rules.set_rates(rates.unwrap_or_default());
+        self.scan("signature/", false, |kv| {
+            let pattern = kv.key.strip_prefix("signature/").and_then(|text| text.parse().ok());
+            if let Some(pattern) = pattern {
+                self.rules.set_keys(&pattern, Some(decode(kv)?));
+            }
+            Ok(())
+        })
+        .await?;
         self.scan("immutable/", false, |kv| {
             if let Some(name) = kv.key.strip_prefix("immutable/").and_then(|name| name.parse().ok())
             {
@@ -44,6 +52,23 @@ impl Metadata {
         let txn = Txn::new().put(RATE_LIMITS, store::encode(VERSION, &rates));
         self.commit(txn, "set rate limits").await?;
         self.rules.set_rates(rates);
+        Ok(())
+    }
+
+    /// Serves images of some repositories only when one of these keys has signed them, or all
+    /// again.
+    pub async fn set_signature_policy(
+        &self,
+        pattern: &RepositoryPattern,
+        keys: Option<Vec<VerifyingKey>>,
+    ) -> Result<(), Error> {
+        let key = format!("signature/{pattern}");
+        let txn = match &keys {
+            Some(keys) => Txn::new().put(key, store::encode(VERSION, keys)),
+            None => Txn::new().delete(key),
+        };
+        self.commit(txn, "set a policy of signatures").await?;
+        self.rules.set_keys(pattern, keys);
         Ok(())
     }
 

@@ -134,6 +134,11 @@ impl Metadata {
         Ok(Some(Pending { key: kv.key.to_string(), event: decode(kv)? }))
     }
 
+    pub async fn has_event(&self, name: &WebhookName) -> Result<bool, Error> {
+        let query = Query::from(Range::Prefix(outbox_prefix(name))).limit(1).keys_only();
+        Ok(!self.range(query, "look for events").await?.kvs.is_empty())
+    }
+
     pub async fn count_pending(&self, name: &WebhookName) -> Result<u64, Error> {
         let query = Query::from(Range::Prefix(outbox_prefix(name)));
         let query = query.limit(OUTBOX_EVENTS_MAX as usize).keys_only();

@@ -2,6 +2,7 @@
 
 use std::{
     fmt::{self, Display},
+    path::PathBuf,
     str::FromStr,
     time::Duration,
 };
@@ -11,6 +12,7 @@ use clap::Subcommand;
 use registry::{Admin, Existing, Repositories, Repository, RobotCredential, RobotScope};
 use spec::{CredentialName, Tenant};
 
+use super::htpasswd;
 use crate::{
     home::Home,
     output::{Output, ago, line, notice, now},
@@ -28,6 +30,16 @@ pub enum User {
         /// Read the password from stdin
         #[arg(long)]
         password_stdin: bool,
+    },
+    /// Add the users of an htpasswd file, with the passwords that they have
+    #[command(
+        after_help = "The passwords are hashes of bcrypt, as other registries take them (htpasswd -B). Users that are there already are
+named, and stay as they are."
+    )]
+    Import {
+        /// The file; - reads stdin
+        #[arg(value_name = "HTPASSWD")]
+        file: PathBuf,
     },
     /// List users
     Ls,
@@ -172,6 +184,7 @@ impl User {
                 home.map(|home| platform::keep_password(home, &name, &password)).transpose()?;
                 line(format_args!("{name}"));
             }
+            Self::Import { file } => return htpasswd::import(admin, &file),
             Self::Ls => {
                 let users = block_on(admin.users())?;
                 users.iter().for_each(|user| line(format_args!("{user}")));
