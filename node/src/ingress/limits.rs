@@ -139,6 +139,9 @@ pub(super) const LAYER4_BACKLOG: i32 = 1024;
 pub(super) const LAYER4_LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Replicas that one connection is tried with: three that cannot be reached are no chance.
 pub(super) const LAYER4_REPLICAS_TRIED_MAX: usize = 3;
+/// Others are tried first for so long after a replica, or the ingress of its node, was not reached:
+/// the control plane knows by then whether it is lost.
+pub(super) const LAYER4_LEFT_OUT_FOR: Duration = Duration::from_secs(10);
 /// A connection in which nothing moves, as a network load balancer of AWS has it.
 pub(super) const LAYER4_IDLE_TIME_MAX: Duration = Duration::from_secs(350);
 

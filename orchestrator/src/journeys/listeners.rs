@@ -51,7 +51,7 @@ async fn a_port_has_one_service_and_the_operator_says_which_ports_there_are() {
     }
     create(client, "one", &[(20000, None), (20001, Some(80))]).await.unwrap();
     for (name, listeners, want) in [
-        ("two", &[(20000, None)][..], "20000/tcp is that of service `one` in cluster `main`"),
+        ("two", &[(20000, None)][..], "`20000/tcp` is that of service `one` in cluster `main`"),
         ("two", &[(20010, None)], "is none of those that the operator has set aside"),
         ("two", &[(1, None)], "use one of 20000-20009"),
         ("two", &[(20002, Some(81))], "has no port 81"),
@@ -61,7 +61,7 @@ async fn a_port_has_one_service_and_the_operator_says_which_ports_there_are() {
         assert!(said.contains(want), "{listeners:?}: {said}");
     }
     let taken = said(create(&other, "two", &[(20000, None)]).await);
-    assert!(taken.contains("port 20000/tcp is taken"), "{taken}");
+    assert!(taken.contains("port `20000/tcp` is taken"), "{taken}");
     assert!(!taken.contains("one") && !taken.contains("acme"), "{taken}");
 
     // A port is free again when its service has it no more, or is gone.
@@ -70,7 +70,7 @@ async fn a_port_has_one_service_and_the_operator_says_which_ports_there_are() {
     client.update_service(&main, &one, &change).await.unwrap();
     create(&other, "two", &[(20000, None)]).await.unwrap();
     let taken = said(create(client, "three", &[(20000, None)]).await);
-    assert!(taken.contains("port 20000/tcp is taken") && !taken.contains("other"), "{taken}");
+    assert!(taken.contains("port `20000/tcp` is taken") && !taken.contains("other"), "{taken}");
     client.delete_service(&main, &one).await.unwrap();
     create(&other, "three", &[(20001, None)]).await.unwrap();
 }

@@ -6,7 +6,7 @@ use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpStream, UnixStream},
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{header::proxy_header, reserved::ReservedPorts};
@@ -14,7 +14,7 @@ use crate::ingress::{
     forward::Forwarder,
     limits::{
         CONNECT_TIME_MAX, LAYER4_CONNECTIONS_MAX, LAYER4_CONNECTIONS_PER_ADDRESS_MAX,
-        LAYER4_IDLE_TIME_MAX, LAYER4_LOOK_EVERY, LAYER4_REPLICAS_TRIED_MAX,
+        LAYER4_IDLE_TIME_MAX, LAYER4_LEFT_OUT_FOR, LAYER4_LOOK_EVERY, LAYER4_REPLICAS_TRIED_MAX,
     },
     response_body::InFlight,
     routes::{Arrival, Number, Wanted},
@@ -28,6 +28,8 @@ pub(in crate::ingress) struct Streams {
     forwarder: Arc<Forwarder>,
     connections: Connections,
     limits: ConnectionLimits,
+    /// What could not be reached a moment ago: a replica here, or the ingress of a node.
+    unreached: Mutex<HashMap<Target, Instant>>,
 }
 
 impl Streams {
@@ -41,7 +43,8 @@ impl Streams {
             share(LAYER4_CONNECTIONS_MAX),
             share(LAYER4_CONNECTIONS_PER_ADDRESS_MAX),
         );
-        Arc::new(Self { ports, forwarder, connections, limits })
+        let unreached = Mutex::default();
+        Arc::new(Self { ports, forwarder, connections, limits, unreached })
     }
 
     /// Listens on the ports that services have, as long as they have them.
@@ -132,18 +135,46 @@ impl Streams {
         };
         let routes = &self.forwarder.routes;
         let replicas = routes.candidates(&route.service, wanted, &mut Number::default());
-        let replicas = replicas.unwrap_or_default();
+        let mut replicas = replicas.unwrap_or_default();
+        self.put_last_what_was_not_reached(&mut replicas);
         let mut failed = io::Error::new(io::ErrorKind::NotConnected, "no replica is ready");
-        for replica in replicas.iter().take(LAYER4_REPLICAS_TRIED_MAX) {
+        // Other replicas behind an ingress that was not reached are none better.
+        let mut tried: Vec<&Target> = Vec::new();
+        for replica in &replicas {
+            if tried.len() >= LAYER4_REPLICAS_TRIED_MAX {
+                break;
+            }
+            if tried.contains(&&replica.target) {
+                continue;
+            }
+            tried.push(&replica.target);
             let in_flight = InFlight::with(&replica.in_flight);
             match timeout(CONNECT_TIME_MAX, self.reach(replica)).await {
-                Ok(Ok(stream)) => return Ok((stream, in_flight)),
+                Ok(Ok(stream)) => {
+                    self.unreached().remove(&replica.target);
+                    return Ok((stream, in_flight));
+                }
                 Ok(Err(error)) => failed = error,
                 Err(_) => failed = io::Error::new(io::ErrorKind::TimedOut, "no answer in time"),
             }
+            self.unreached().insert(replica.target.clone(), Instant::now());
             tracing::debug!(task = %replica.task, error = %failed, "a replica was not reached");
         }
         Err(failed)
+    }
+
+    /// A client waits for a frozen node once, and others are not sent there for a while.
+    fn put_last_what_was_not_reached(&self, replicas: &mut [Arc<Replica>]) {
+        let mut unreached = self.unreached();
+        if unreached.is_empty() {
+            return;
+        }
+        unreached.retain(|_, at| at.elapsed() < LAYER4_LEFT_OUT_FOR);
+        replicas.sort_by_key(|replica| unreached.contains_key(&replica.target));
+    }
+
+    fn unreached(&self) -> MutexGuard<'_, HashMap<Target, Instant>> {
+        self.unreached.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn reach(&self, replica: &Replica) -> io::Result<Box<dyn Duplex>> {

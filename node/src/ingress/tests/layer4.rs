@@ -169,6 +169,31 @@ async fn a_connection_that_is_idle_ends_and_one_in_use_stays() {
 }
 
 #[tokio::test]
+async fn a_frozen_node_costs_one_client_its_time_and_the_next_ones_none() {
+    let (ca, port) = (Ca::new(), free_port());
+    let site = site_with(port, &ca).await;
+    let _a = echo(&site, "a");
+    // It takes connections, and says nothing.
+    let frozen = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let ingresses = [("n2", frozen.local_addr().unwrap())];
+    let backends = ["b", "c", "d", "e"].map(|task| of("n2", task));
+    let backends = [&[of("n1", "a")][..], &backends].concat();
+    share(&site, "n1", vec![route(listener(port), &backends)], &ingresses);
+    heard(port, b"x", b"ax").await;
+    let took = async || {
+        let began = Instant::now();
+        assert_eq!(hear(port, b"x").await.as_deref(), Some(&b"ax"[..]));
+        began.elapsed()
+    };
+    // Most replicas are there, so most of these would begin with the node that is frozen.
+    let mut slow = 0;
+    for _ in 0..30 {
+        slow += usize::from(took().await > Duration::from_secs(1));
+    }
+    assert!(slow <= 1, "{slow} clients waited");
+}
+
+#[tokio::test]
 async fn a_node_of_a_tenant_reaches_no_replica_of_another_at_its_port() {
     let (ca, port) = (Ca::new(), free_port());
     let site = site_with(port, &ca).await;

@@ -60,7 +60,7 @@ fn check_reserved(call: &Call, port: Port) -> Result<(), ApiError> {
     match range.contains(port.number) {
         true => Ok(()),
         false => Err(ApiError::invalid(format!(
-            "port {port} is none of those that the operator has set aside for services"
+            "port `{port}` is none of those that the operator has set aside for services"
         ))
         .hint(format!("use one of {range}"))),
     }
@@ -71,9 +71,9 @@ fn taken(wanted: &PortClaim, owner: &PortClaim) -> ApiError {
     let PortClaim { cluster, service, .. } = owner;
     let message = match owner.tenant == wanted.tenant {
         true => {
-            format!("port {} is that of service `{service}` in cluster `{cluster}`", owner.port)
+            format!("port `{}` is that of service `{service}` in cluster `{cluster}`", owner.port)
         }
-        false => format!("port {} is taken", owner.port),
+        false => format!("port `{}` is taken", owner.port),
     };
     ApiError::new(StatusCode::CONFLICT, "port-taken", message).hint("choose another port")
 }
@@ -91,7 +91,7 @@ pub(super) fn check(
     let protocol = port.transport.word();
     Err(match listener.container_port {
         Some(number) => {
-            let message = format!("listener {port}: task definition `{id}` has no port {number}");
+            let message = format!("listener `{port}`: task definition `{id}` has no port {number}");
             ApiError::invalid(message).hint(format!(
                 "add it to a container: ports = [{{ container_port = {number}, protocol = \
                  \"{protocol}\" }}]"
@@ -99,7 +99,7 @@ pub(super) fn check(
         }
         None => {
             let message =
-                format!("listener {port}: task definition `{id}` has no port for {protocol}");
+                format!("listener `{port}`: task definition `{id}` has no port for `{protocol}`");
             ApiError::invalid(message).hint(format!(
                 "name one, as in --listener {}:PORT, or add it to a container: ports = [{{ \
                  container_port = PORT, protocol = \"{protocol}\" }}]",
