@@ -24,6 +24,9 @@ const HOST: &str = "layer4.margay";
 const IDLE_TIME_MAX: Duration = Duration::from_secs(ServiceListener::IDLE_SECONDS_MAX as u64);
 
 /// Asks the ingress that `lease` leads to for the bytes of the replica `name`.
+///
+/// # Errors
+/// [`io::ErrorKind::NotFound`] when the ingress answers, and does not reach that replica.
 pub(super) async fn ask(mut lease: Lease, name: &str) -> io::Result<Box<dyn Duplex>> {
     let name = HeaderValue::from_str(name).map_err(io::Error::other)?;
     let request = Request::get("/")
@@ -37,7 +40,7 @@ pub(super) async fn ask(mut lease: Lease, name: &str) -> io::Result<Box<dyn Dupl
     let mut response = response.map_err(|failed| io::Error::other(failed.into_error()))?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         let why = format!("the ingress of its node answered {}", response.status());
-        return Err(io::Error::new(io::ErrorKind::ConnectionRefused, why));
+        return Err(io::Error::new(io::ErrorKind::NotFound, why));
     }
     let upgraded = hyper::upgrade::on(&mut response).await.map_err(io::Error::other)?;
     Ok(Box::new(TokioIo::new(upgraded)))

@@ -28,8 +28,34 @@ pub(in crate::ingress) struct Streams {
     forwarder: Arc<Forwarder>,
     connections: Connections,
     limits: ConnectionLimits,
-    /// What could not be reached a moment ago: a replica here, or the ingress of a node.
-    unreached: Mutex<HashMap<Target, Instant>>,
+    /// What could not be reached a moment ago.
+    unreached: Mutex<HashMap<Unreached, Instant>>,
+}
+
+/// A replica, or the ingress of a node with all that are behind it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Unreached {
+    Replica(Arc<str>),
+    Ingress(Target),
+}
+
+impl Unreached {
+    /// What an error of a connection to `replica` says.
+    fn of(replica: &Replica, error: &io::Error) -> Self {
+        match &replica.target {
+            Target::Peer { .. } if error.kind() != io::ErrorKind::NotFound => {
+                Self::Ingress(replica.target.clone())
+            }
+            Target::Peer { .. } | Target::Local(_) => Self::Replica(replica.name.clone()),
+        }
+    }
+
+    fn is_about(&self, replica: &Replica) -> bool {
+        match self {
+            Self::Replica(name) => *name == replica.name,
+            Self::Ingress(target) => *target == replica.target,
+        }
+    }
 }
 
 impl Streams {
@@ -138,27 +164,24 @@ impl Streams {
         let mut replicas = replicas.unwrap_or_default();
         self.put_last_what_was_not_reached(&mut replicas);
         let mut failed = io::Error::new(io::ErrorKind::NotConnected, "no replica is ready");
-        // Other replicas behind an ingress that was not reached are none better.
-        let mut tried: Vec<&Target> = Vec::new();
+        let mut tried: Vec<Unreached> = Vec::new();
         for replica in &replicas {
             if tried.len() >= LAYER4_REPLICAS_TRIED_MAX {
                 break;
             }
-            if tried.contains(&&replica.target) {
+            if tried.iter().any(|unreached| unreached.is_about(replica)) {
                 continue;
             }
-            tried.push(&replica.target);
             let in_flight = InFlight::with(&replica.in_flight);
-            match timeout(CONNECT_TIME_MAX, self.reach(replica)).await {
-                Ok(Ok(stream)) => {
-                    self.unreached().remove(&replica.target);
-                    return Ok((stream, in_flight));
-                }
-                Ok(Err(error)) => failed = error,
-                Err(_) => failed = io::Error::new(io::ErrorKind::TimedOut, "no answer in time"),
-            }
-            self.unreached().insert(replica.target.clone(), Instant::now());
+            failed = match timeout(CONNECT_TIME_MAX, self.reach(replica)).await {
+                Ok(Ok(stream)) => return Ok((stream, in_flight)),
+                Ok(Err(error)) => error,
+                Err(_) => io::Error::new(io::ErrorKind::TimedOut, "no answer in time"),
+            };
             tracing::debug!(task = %replica.task, error = %failed, "a replica was not reached");
+            let unreached = Unreached::of(replica, &failed);
+            self.unreached().insert(unreached.clone(), Instant::now());
+            tried.push(unreached);
         }
         Err(failed)
     }
@@ -170,10 +193,10 @@ impl Streams {
             return;
         }
         unreached.retain(|_, at| at.elapsed() < LAYER4_LEFT_OUT_FOR);
-        replicas.sort_by_key(|replica| unreached.contains_key(&replica.target));
+        replicas.sort_by_key(|replica| unreached.keys().any(|known| known.is_about(replica)));
     }
 
-    fn unreached(&self) -> MutexGuard<'_, HashMap<Target, Instant>> {
+    fn unreached(&self) -> MutexGuard<'_, HashMap<Unreached, Instant>> {
         self.unreached.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -92,7 +92,9 @@ async fn bytes_of_a_port_go_to_a_replica_here_or_on_another_node_and_back() {
     for (backends, want) in [
         (&[of("n1", "a")][..], &b"a\0hello\r\n\r\n"[..]),
         (&[of("n2", "b")], b"b\0hello\r\n\r\n"),
-        // One that is not there any more, and a node that is gone.
+        // One on the other node that is not there any more, beside one that is.
+        (&[of("n2", "gone"), of("n2", "lost"), of("n2", "b")], b"b\0hello\r\n\r\n"),
+        // The same here.
         (&[of("n1", "gone"), of("n2", "gone"), of("n1", "a")], b"a\0hello\r\n\r\n"),
     ] {
         share(&there, "n2", vec![route(listener(port), backends)], &ingresses);
