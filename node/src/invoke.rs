@@ -14,7 +14,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use spec::{Capability, LaunchType, SecretName, SecretValue, TaskId, Usage};
-use tokio::{net::UnixStream, sync::Notify, time::timeout};
+use tokio::{sync::Notify, time::timeout};
 
 use crate::{
     arguments::arguments,
@@ -25,6 +25,7 @@ use crate::{
     images::{blobs_of, make_ready, plan},
     launch::{self, Launch, local_grants},
     lifecycle::{Lifecycle, Restart, StartFailed},
+    local_socket,
     request::LocalImage,
     settings::Settings,
     signals::TaskSignals,
@@ -336,7 +337,7 @@ async fn ask(
     request: &InvokeRequest,
 ) -> Result<(http::response::Parts, Bytes), String> {
     let text = |error: &dyn std::error::Error| chain(error);
-    let stream = UnixStream::connect(socket).await.map_err(|error| text(&error))?;
+    let stream = local_socket::connect(socket).await.map_err(|error| text(&error))?;
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| text(&error))?;
     tokio::spawn(async move { drop(connection.await) });

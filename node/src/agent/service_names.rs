@@ -21,7 +21,10 @@ use spec::{
 };
 use tokio::{io::AsyncWriteExt as _, net::UnixStream, time::timeout};
 
-use crate::ingress::{IngressFolder, inside_preface, named_inside, socket_name};
+use crate::{
+    ingress::{IngressFolder, inside_preface, named_inside, socket_name},
+    local_socket,
+};
 
 /// The port of every name inside.
 const PORT: u16 = 80;
@@ -130,8 +133,7 @@ impl Services for ServiceNames {
 }
 
 async fn connect(path: &std::path::Path) -> io::Result<UnixStream> {
-    let path = disk::SocketPath::of(path)?;
-    match timeout(CONNECT_TIME_MAX, UnixStream::connect(&path)).await {
+    match timeout(CONNECT_TIME_MAX, local_socket::connect(path)).await {
         Ok(connected) => connected,
         Err(_) => Err(io::ErrorKind::TimedOut.into()),
     }

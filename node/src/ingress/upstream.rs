@@ -18,7 +18,7 @@ use runtime::AddressRules;
 use spec::{NodeId, Protocol};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::{TcpStream, UnixStream},
+    net::TcpStream,
     task::AbortHandle,
     time::{Instant, timeout},
 };
@@ -33,6 +33,7 @@ use super::{
     shared::{self, SharedConnections, SharedStream},
     table::{Replica, Target},
 };
+use crate::local_socket;
 
 /// One connection, and the task that moves its bytes.
 struct Connection {
@@ -137,7 +138,7 @@ impl Upstream {
     /// not dialled, and no name is looked up.
     async fn connect(&self, target: &Target, addresses: &AddressRules) -> io::Result<Connection> {
         match target {
-            Target::Local(path) => open(UnixStream::connect(path).await?).await,
+            Target::Local(path) => open(local_socket::connect(path).await?).await,
             Target::Peer { node, address } => {
                 open(self.dial(node, *address, addresses, Protocol::Http).await?).await
             }
@@ -151,7 +152,7 @@ impl Upstream {
         addresses: &AddressRules,
     ) -> io::Result<shared::Sender> {
         match target {
-            Target::Local(path) => shared::open(UnixStream::connect(path).await?).await,
+            Target::Local(path) => shared::open(local_socket::connect(path).await?).await,
             Target::Peer { node, address } => {
                 let stream = self.dial(node, *address, addresses, Protocol::Http2).await?;
                 shared::open(stream).await
@@ -164,7 +165,7 @@ impl Upstream {
     pub async fn answers(&self, probed: &Probed, addresses: &AddressRules) -> io::Result<Answer> {
         match &probed.target {
             Target::Local(path) => {
-                let mut stream = UnixStream::connect(path).await?;
+                let mut stream = local_socket::connect(path).await?;
                 stream.write_all(probed.question()).await?;
                 stream.read_u8().await?;
                 Ok(Answer::Answers)

@@ -4,7 +4,6 @@
 use std::{
     fs::File,
     io::{self, ErrorKind, Read, Write},
-    os::unix::net::UnixStream,
     path::Path,
     time::{Duration, Instant},
 };
@@ -70,7 +69,7 @@ fn is_timeout(error: &io::Error) -> bool {
 /// The status of an answer. What answers is a guest: nothing but the first line of it is looked at.
 fn get(socket: &Path, path: &str, time_max: Duration) -> io::Result<u16> {
     let deadline = Instant::now() + time_max;
-    let mut stream = UnixStream::connect(socket)?;
+    let mut stream = disk::connect(socket)?;
     let request = format!(
         "GET {path} HTTP/1.1\r\nhost: localhost\r\nuser-agent: margay-health/{}\r\n\
          accept: */*\r\nconnection: close\r\n\r\n",
@@ -147,8 +146,6 @@ fn listening(table: &str) -> impl Iterator<Item = u16> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixListener;
-
     use super::*;
 
     #[test]
@@ -178,8 +175,10 @@ mod tests {
             ("half", b"HTTP/1.1 20", ErrorKind::WouldBlock),
             ("flood", &[b'x'; 4096], ErrorKind::InvalidData),
         ] {
-            let path = folder.path().join(name);
-            let listener = UnixListener::bind(&path).unwrap();
+            // Also in a home whose paths are longer than an address.
+            let path = folder.path().join("a".repeat(120)).join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let listener = disk::bind(&path).unwrap();
             let answer = answer.to_vec();
             let guest = std::thread::spawn(move || {
                 let (mut stream, _) = listener.accept().unwrap();
