@@ -144,7 +144,8 @@ pub enum Verb {
     Server(verbs::server::Args),
     Registry(verbs::registry::Args),
     Ingress(verbs::ingress::Args),
-    Node(verbs::node::Args),
+    #[command(flatten)]
+    Nodes(Nodes),
 
     Doctor(verbs::doctor::Args),
     Completions(verbs::completions::Args),
@@ -184,6 +185,23 @@ impl Cli {
             verb => return verb.run(&Home::open(home)?),
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Machines, one by one and in groups.
+#[derive(Debug, Subcommand)]
+pub enum Nodes {
+    Node(Box<verbs::node::Args>),
+    #[command(subcommand)]
+    NodeGroup(verbs::node_group::Verb),
+}
+
+impl Nodes {
+    fn run(self, home: &Home) -> anyhow::Result<()> {
+        match self {
+            Self::Node(args) => args.run(home),
+            Self::NodeGroup(verb) => verb.run(home),
+        }
     }
 }
 
@@ -266,7 +284,7 @@ impl Verb {
             Self::Server(args) => args.run(home)?,
             Self::Registry(args) => args.run(home)?,
             Self::Ingress(args) => args.run(home)?,
-            Self::Node(args) => args.run(home)?,
+            Self::Nodes(verb) => verb.run(home)?,
             Self::Doctor(args) => return args.run(home),
             Self::Completions(_)
             | Self::Complete(_)

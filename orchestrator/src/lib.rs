@@ -26,15 +26,18 @@ mod journeys; // the whole control plane in one process
 pub use acme::{AcmeConfig, ExternalAccount};
 pub use api::{
     AccessTokenAnswer, Caller, ChangeDomains, ChangeRollout, Client, Config, ContainerGrants,
-    CreateCertificate, CreateCluster, CreateCredential, CreateJoinToken, CreateSecret,
-    CreateService, CreatedJoinToken, Credential, CredentialInfo, Drain, Health, ImageResolver,
-    IssueToken, ListPage, QuotaReport, RegisteredDefinition, ReplaceCertificate, ResolvedImage,
-    RolloutAction, RunTask, TenantUsage, UpdateNode, UpdateService, UsageReport, serve,
+    CreateCertificate, CreateCluster, CreateCredential, CreateJoinToken, CreateNodeGroup,
+    CreateSecret, CreateService, CreatedJoinToken, Credential, CredentialInfo, Drain, Health,
+    HookAction, HookOutcome, ImageResolver, IssueToken, ListPage, NodeGroupRequest, PutMetric,
+    QuotaReport, RegisteredDefinition, ReplaceCertificate, ReportedMetric, ResolvedImage,
+    RolloutAction, RunTask, TenantUsage, UpdateNode, UpdateNodeGroup, UpdateService, UsageReport,
+    serve,
 };
 pub use certificates::{ServerCertificate, certificate_authority, issue_certificate};
 pub use error::Error;
 pub use state::credentials::CredentialScope;
 pub use state::hosts::TenantDomains;
+pub use state::node_groups::{GroupMachine, MachineState, NodeGroup, NodeGroupSpec};
 pub use state::objects::{
     Certificate, Claim, DayUsage, DisputedUsage, Runs, Secret, UsageTotal, Volume,
 };

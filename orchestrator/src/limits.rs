@@ -77,6 +77,8 @@ pub(crate) const COUNTED_KEPT_FOR: Duration = Duration::from_secs(60);
 pub(crate) const DEPLOYMENTS_KEPT_MAX: usize = 10;
 /// Events of a service that are kept, newest first: some hundred bytes each, in one record.
 pub(crate) const SERVICE_EVENTS_MAX: usize = 50;
+/// Restarts of the containers of one task that are kept: some 80 bytes each, in its record.
+pub(crate) const RESTARTS_KEPT_MAX: usize = 10;
 /// Ended tasks are shown for so long, as ECS does.
 pub(crate) const ENDED_SHOWN_FOR: Duration = Duration::from_secs(3600);
 /// And at most so many of one tenant, so that a loop of short tasks cannot fill the store.
@@ -84,10 +86,20 @@ pub(crate) const ENDED_SHOWN_MAX: usize = 1_000;
 
 // Nodes.
 
-/// Two heartbeats of 3 seconds missed.
-pub(crate) const NODE_SUSPECT_AFTER: Duration = Duration::from_secs(6);
-/// Three missed, and half a second for the way: a replacement serves within ten.
-pub(crate) const NODE_DISCONNECTED_AFTER: Duration = Duration::from_millis(9_500);
+/// Agents of the version before send no heartbeat beside their reports, which come so often.
+pub(crate) const REPORT_EVERY: Duration = Duration::from_secs(3);
+/// What an agent may ask for: less is a flood, and with more a lost node is replaced too late.
+pub(crate) const HEARTBEAT_EVERY_MIN: Duration = Duration::from_secs(1);
+pub(crate) const HEARTBEAT_EVERY_MAX: Duration = Duration::from_secs(5);
+/// Heartbeats that are missed until a node is suspect, and disconnected, with half a second for the
+/// way. With one each second a replacement serves within five seconds; on a network that loses
+/// packets the third one still arrives, as TCP sends again after one second and after three.
+pub(crate) const SUSPECT_AFTER_MISSED: u32 = 2;
+pub(crate) const DISCONNECTED_AFTER_MISSED: u32 = 4;
+pub(crate) const HEARTBEAT_SLACK: Duration = Duration::from_millis(500);
+/// A control plane that did not look for so long was stopped itself: what it missed meanwhile is no
+/// silence of nodes.
+pub(crate) const INATTENTIVE_AFTER: Duration = Duration::from_secs(3);
 /// How far the clock of a node may be from ours, with the time that a report travels: certificates
 /// are good from a minute before they are made.
 pub(crate) const CLOCK_SKEW_MAX: Duration = Duration::from_secs(15);
@@ -103,6 +115,25 @@ pub(crate) const NODE_LABELS_MAX: usize = 64;
 pub(crate) const NODE_TEXT_BYTES_MAX: usize = 256;
 /// Taints of one node.
 pub(crate) const NODE_TAINTS_MAX: usize = 16;
+/// Groups of nodes: one for each kind of machine.
+pub(crate) const NODE_GROUPS_MAX: usize = 50;
+/// Nodes of one group: each is an entry of one record.
+pub(crate) const GROUP_NODES_MAX: u32 = 500;
+/// Machines that one group asks for in an hour: a hook that adds machines which never join costs no
+/// more than these.
+pub(crate) const GROUP_MACHINES_PER_HOUR: usize = 60;
+/// Between two tries of a hook that fails: a quota of a cloud is not gone within seconds.
+pub(crate) const GROUP_BACK_OFF_MIN: Duration = Duration::from_secs(5);
+pub(crate) const GROUP_BACK_OFF_MAX: Duration = Duration::from_secs(600);
+/// For the tasks of a node to move before its machine is removed, as EKS has it.
+pub(crate) const GROUP_DRAIN_TIME: Duration = Duration::from_secs(15 * 60);
+/// A machine whose node is silent for so long is replaced; its tasks are long before.
+pub(crate) const GROUP_LOST_AFTER: Duration = Duration::from_secs(600);
+/// For a machine to join, and until an unused one is removed.
+pub(crate) const GROUP_JOIN_SECONDS: std::ops::RangeInclusive<u32> = 10..=3600;
+pub(crate) const GROUP_SCALE_IN_SECONDS: std::ops::RangeInclusive<u32> = 1..=86_400;
+/// What a hook says when it fails: its last line or two.
+pub(crate) const HOOK_MESSAGE_BYTES_MAX: usize = 500;
 /// The longest time that a drain waits before it stops tasks: a week, as for a job that ends.
 pub(crate) const DRAIN_DEADLINE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 /// A reason is a sentence. The log of the task has all of it.
@@ -218,6 +249,9 @@ pub(crate) const MODEL_TIME_MAX: Duration = Duration::from_secs(5);
 pub(crate) const DEFINITION_BYTES_MAX: usize = 64 << 10;
 /// For a registry to resolve one image.
 pub(crate) const RESOLVE_TIME_MAX: Duration = Duration::from_secs(10);
+/// A number that clients reported is good for so long: as CloudWatch has it for a metric of one
+/// minute, with some that were lost. A count stays as it is when there is none.
+pub(crate) const METRIC_KEPT_FOR: Duration = Duration::from_secs(300);
 /// Replicas of one service. More is a typing error on clusters of this size.
 pub(crate) const REPLICAS_MAX: u32 = 1_000;
 /// Standalone tasks of one request, as ECS has it.

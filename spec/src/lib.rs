@@ -77,8 +77,8 @@ pub use manifest::{
 };
 pub use media::MediaType;
 pub use name::{
-    CertificateName, ClusterName, ContainerName, CredentialName, Family, NodeId, OPERATOR,
-    ServiceName, TaskId, Tenant, VolumeName,
+    CertificateName, ClusterName, ContainerName, CredentialName, Family, MetricName, NodeGroupName,
+    NodeId, OPERATOR, ServiceName, TaskId, Tenant, VolumeName,
 };
 pub use node_problem::{NodeProblem, NodeProblemKind};
 pub use object::{

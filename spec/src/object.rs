@@ -211,7 +211,7 @@ pub struct ServiceStatus {
     pub placed: u32,
     /// Replicas that run.
     pub running: u32,
-    /// Replicas that run and are ready for requests.
+    /// Replicas that run and are ready for requests. One with tasks of two revisions counts once.
     #[serde(default)]
     pub ready: u32,
     /// The revisions of the replicas that are ready.

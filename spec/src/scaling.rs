@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
+    name::MetricName,
     text::{ParseError, written_as_text},
     time::Timestamp,
 };
@@ -63,7 +64,17 @@ impl Scaling {
     /// # Errors
     /// Names the field and what it may be.
     pub fn check(&self) -> Result<(), ParseError> {
-        check_bounds(self.min, self.max)?;
+        let bounds = self.schedules.iter().map(|schedule| (schedule.min, schedule.max));
+        for (min, max) in bounds.chain([(self.min, self.max)]) {
+            check_bounds(min, max)?;
+            if min == 0 && max > 0 && !self.leaves_zero() {
+                return Err(ParseError(format!(
+                    "bounds of 0..{max} never leave 0, where there is no load: begin with 1, or \
+                     add a metric of your own, as in `metric:queue-depth=20`; a service in the \
+                     pool sleeps by itself while it has no requests"
+                )));
+            }
+        }
         if self.targets.is_empty() && self.schedules.is_empty() {
             return Err(ParseError(
                 "`scaling` has neither targets nor schedules: name one, as in `cpu=60`".to_owned(),
@@ -99,8 +110,24 @@ impl Scaling {
     pub fn follows_requests(&self) -> bool {
         self.targets.iter().any(|target| match target.metric {
             ScalingMetric::Requests | ScalingMetric::Concurrency => true,
-            ScalingMetric::Cpu | ScalingMetric::Memory => false,
+            ScalingMetric::Cpu | ScalingMetric::Memory | ScalingMetric::Own(_) => false,
         })
+    }
+
+    /// The numbers that clients report.
+    pub fn own_metrics(&self) -> impl Iterator<Item = &MetricName> {
+        self.targets.iter().filter_map(|target| match &target.metric {
+            ScalingMetric::Own(name) => Some(name),
+            ScalingMetric::Cpu
+            | ScalingMetric::Memory
+            | ScalingMetric::Requests
+            | ScalingMetric::Concurrency => None,
+        })
+    }
+
+    /// Whether something other than its replicas says how many there should be.
+    fn leaves_zero(&self) -> bool {
+        self.own_metrics().next().is_some()
     }
 
     /// The most replicas that it may ever ask for.
@@ -114,23 +141,17 @@ impl Scaling {
     }
 }
 
-/// A service of no replicas has no load that could bring one back.
 fn check_bounds(min: u32, max: u32) -> Result<(), ParseError> {
-    match () {
-        () if min > max => {
-            Err(ParseError(format!("bounds are MIN..MAX, and {min} is more than {max}")))
-        }
-        () if min == 0 && max > 0 => Err(ParseError(format!(
-            "bounds of 0..{max} never leave 0, where there is no load: begin with 1; a service in \
-             the pool sleeps by itself while it has no requests"
-        ))),
-        () => Ok(()),
+    match min > max {
+        true => Err(ParseError(format!("bounds are MIN..MAX, and {min} is more than {max}"))),
+        false => Ok(()),
     }
 }
 
 /// What each replica should be loaded with: `cpu=60` and `memory=70` in percent of what it
-/// reserves, `requests=100` in requests each second, `concurrency=20` in requests at one time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// reserves, `requests=100` in requests each second, `concurrency=20` in requests at one time,
+/// `metric:queue-depth=20` in a number that clients report of the whole service.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScalingTarget {
     /// What is measured.
     pub metric: ScalingMetric,
@@ -139,7 +160,7 @@ pub struct ScalingTarget {
 }
 
 /// What is measured of a replica.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ScalingMetric {
     /// Time on a processor, in percent of what is reserved.
     Cpu,
@@ -149,21 +170,28 @@ pub enum ScalingMetric {
     Requests,
     /// Requests under way at one time, as the ingresses see them.
     Concurrency,
+    /// What clients report of the service, divided by its replicas.
+    Own(MetricName),
 }
 
-impl ScalingMetric {
-    const ALL: [(&'static str, Self); 4] = [
-        ("cpu", Self::Cpu),
-        ("memory", Self::Memory),
-        ("requests", Self::Requests),
-        ("concurrency", Self::Concurrency),
-    ];
+/// Before the name of a metric that clients report.
+const OWN: &str = "metric:";
+
+impl fmt::Display for ScalingMetric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Memory => f.write_str("memory"),
+            Self::Requests => f.write_str("requests"),
+            Self::Concurrency => f.write_str("concurrency"),
+            Self::Own(name) => write!(f, "{OWN}{name}"),
+        }
+    }
 }
 
 impl fmt::Display for ScalingTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let known = ScalingMetric::ALL.iter().find(|(_, metric)| *metric == self.metric);
-        write!(f, "{}={}", known.map_or("cpu", |(name, _)| name), self.value)
+        write!(f, "{}={}", self.metric, self.value)
     }
 }
 
@@ -171,19 +199,25 @@ impl FromStr for ScalingTarget {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let rule = "is not a target: use cpu=PERCENT, memory=PERCENT, requests=PER_SECOND or \
-                    concurrency=REQUESTS";
+        let rule = "is not a target: use cpu=PERCENT, memory=PERCENT, requests=PER_SECOND, \
+                    concurrency=REQUESTS or metric:NAME=NUMBER";
         let wrong = || ParseError::about(text, rule);
         let (name, value) = text.split_once('=').ok_or_else(wrong)?;
-        let metric = ScalingMetric::ALL.iter().find(|(known, _)| *known == name);
-        let (_, metric) = metric.ok_or_else(wrong)?;
+        let metric = match name {
+            "cpu" => ScalingMetric::Cpu,
+            "memory" => ScalingMetric::Memory,
+            "requests" => ScalingMetric::Requests,
+            "concurrency" => ScalingMetric::Concurrency,
+            _ => ScalingMetric::Own(name.strip_prefix(OWN).ok_or_else(wrong)?.parse()?),
+        };
         let value = value.trim_end_matches('%').parse().map_err(|_| wrong())?;
         let most = match metric {
             ScalingMetric::Cpu | ScalingMetric::Memory => 1000,
             ScalingMetric::Requests | ScalingMetric::Concurrency => 1_000_000,
+            ScalingMetric::Own(_) => 1_000_000_000,
         };
         match (1..=most).contains(&value) {
-            true => Ok(Self { metric: *metric, value }),
+            true => Ok(Self { metric, value }),
             false => Err(ParseError::about(text, format_args!("has a value of 1 to {most}"))),
         }
     }
@@ -191,7 +225,8 @@ impl FromStr for ScalingTarget {
 
 written_as_text!(
     ScalingTarget,
-    "`cpu=PERCENT`, `memory=PERCENT`, `requests=PER_SECOND` or `concurrency=REQUESTS`.",
+    "`cpu=PERCENT`, `memory=PERCENT`, `requests=PER_SECOND`, `concurrency=REQUESTS` or \
+     `metric:NAME=NUMBER`.",
     "cpu=60"
 );
 
@@ -334,21 +369,33 @@ mod tests {
             assert_eq!(parsed.to_string(), want, "{text}");
             assert_eq!(want.parse::<ScalingSchedule>().unwrap(), parsed);
         }
-        for text in ["cpu=60", "memory=70", "requests=100", "concurrency=20"] {
+        for text in
+            ["cpu=60", "memory=70", "requests=100", "concurrency=20", "metric:queue-depth=20"]
+        {
             assert_eq!(text.parse::<ScalingTarget>().unwrap().to_string(), text);
         }
         for (text, want) in [
             ("mon@24:00=1..2", "is not a schedule"),
             ("noday@08:00=1..2", "is not a schedule"),
             ("mon@08:00=4..2", "4 is more than 2"),
-            ("mon@08:00=0..2", "never leave 0"),
             ("mon@08:00", "is not a schedule"),
         ] {
             let error = text.parse::<ScalingSchedule>().unwrap_err().to_string();
             assert!(error.contains(want), "{text}: {error}");
         }
-        for text in ["cpu", "cpu=0", "cpu=1001", "disk=4", "requests=x"] {
+        for text in ["cpu", "cpu=0", "cpu=1001", "disk=4", "requests=x", "metric:=1", "metric:A=1"]
+        {
             assert!(text.parse::<ScalingTarget>().is_err(), "{text}");
+        }
+        let targets = |target: &str| vec![target.parse().unwrap()];
+        let from_zero = vec!["mon@08:00=0..2".parse().unwrap()];
+        for (scaling, want) in [
+            (Scaling { targets: targets("cpu=60"), ..Scaling::between(0, 2) }, "never leave 0"),
+            (Scaling { schedules: from_zero, ..Scaling::between(1, 2) }, "never leave 0"),
+            (Scaling { targets: targets("metric:jobs=5"), ..Scaling::between(0, 2) }, ""),
+        ] {
+            let said = scaling.check().map_or_else(|error| error.to_string(), |()| String::new());
+            assert!(said.contains(want) && said.is_empty() == want.is_empty(), "{said}");
         }
         assert!(
             Scaling::between(1, 2).check().unwrap_err().to_string().contains("neither targets")

@@ -128,6 +128,16 @@ pub struct RenewRequest {
     pub csr_pem: String,
 }
 
+/// A node is there, which it says between two reports: those name each task, and come less often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Heartbeat {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The next one comes within so many milliseconds. An agent that ends and leaves its tasks to
+    /// the next one asks for longer.
+    pub next_ms: u32,
+}
+
 /// The certificate of a node's ingress, which names it as `spiffe://margay/ingress/ID`: other
 /// ingresses know it by that, and no route takes it for the node. The answer to a [`RenewRequest`]
 /// for the ingress.

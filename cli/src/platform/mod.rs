@@ -13,6 +13,7 @@ pub mod apart; // one server with a certificate
 pub mod log_file; // what a platform in the background has to say
 pub mod background; // `up -d`
 pub mod service_manager; // systemd
+pub mod hooks; // programs that add and remove machines
 pub mod reboot; // tasks that a reboot has ended
 
 use std::{
@@ -231,10 +232,12 @@ impl Platform {
         self.start_processes().await?;
         let work = work(self.record.clone());
         let certificate = self.certificate.take();
+        let home = self.home.clone();
         tokio::select! {
             result = work => result,
             result = self.supervise() => result,
             never = copies::keep_up(certificate.as_ref()) => match never {},
+            never = hooks::carry_out(&home) => match never {},
         }
     }
 

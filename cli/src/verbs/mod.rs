@@ -61,6 +61,7 @@ pub mod usage;
 
 pub mod ingress;
 pub mod node;
+pub mod node_group;
 pub mod registry;
 pub mod server;
 pub mod token;

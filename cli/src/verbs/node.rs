@@ -1,5 +1,8 @@
 mod drain; // work that moves away
 mod maintenance; // cordon, labels and taints
+mod rollout; // another version of their agents
+
+pub use maintenance::label;
 
 use clap::Subcommand;
 use node::{Agent, AgentConfig, AtEnd, JoinOptions};
@@ -73,6 +76,7 @@ enum Verb {
     Ls(List),
     /// Move the work of nodes elsewhere, and give them none
     Drain(drain::Drain),
+    Rollout(rollout::Rollout),
     /// Give nodes no new work; what they have stays
     Cordon {
         /// Which ones
@@ -157,6 +161,7 @@ impl Verb {
             Self::Token(wanted) => wanted.make(home),
             Self::Ls(list) => list.run(home, Client::nodes, &HEADINGS, row),
             Self::Drain(drain) => drain.run(home),
+            Self::Rollout(rollout) => rollout.run(home),
             Self::Cordon { nodes, control } => maintenance::cordon(home, &control, &nodes, true),
             Self::Uncordon { nodes, control } => maintenance::cordon(home, &control, &nodes, false),
             Self::Update(update) => update.run(home),

@@ -6,6 +6,7 @@ mod ingress; // host names and rules for requests
 mod listening; // ports for what is no HTTP
 mod placing; // where its copies go, and how many there are
 mod rollout; // its deployments
+mod metric; // numbers that it scales by
 
 use clap::Subcommand;
 use orchestrator::{Client, UpdateService};
@@ -83,6 +84,9 @@ pub enum Verb {
         #[command(flatten)]
         output: Output,
     },
+    /// Report numbers of your own that a service scales by, and list them
+    #[command(subcommand)]
+    Metric(metric::Verb),
     Update(update::Update),
     /// Spread the copies of services anew, one at a time, as after a node has come back
     Rebalance {
@@ -155,6 +159,7 @@ impl Verb {
                 output.records(&services, &HEADINGS, row)
             }
             Self::Rollout(verb) => verb.run(home),
+            Self::Metric(verb) => verb.run(home),
             Self::Events { service, output } => service.events(home, output),
             Self::Update(update) => update.run(home),
             Self::Rebalance { names, cluster, control } => {

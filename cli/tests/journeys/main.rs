@@ -44,7 +44,10 @@ mod hosts; // names of services and tasks
 mod service_names; // services that call each other
 mod network; // machines in namespaces, on one bridge
 mod three_nodes; // killed, cut off, drained
+mod three_rollouts; // another revision while one is lost
 mod nodes; // join, drain, remove, adopt
+mod node_rollout; // an upgrade of agents
+mod node_groups; // nodes that come and go with tasks
 mod node_problems; // what is wrong with a node
 mod placement; // which nodes services go to, and what an operator says of nodes
 mod pool; // what the shared pool gives at most

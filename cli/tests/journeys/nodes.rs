@@ -38,9 +38,9 @@ fn a_second_node_takes_its_share_and_its_copies_are_replaced_when_it_is_lost() {
     for _ in 0..8 {
         eventually("the page is served", || page_is_served(&up));
     }
-    // Agent, ingress, workers: as after a power cut.
-    for (pid, _) in other.processes() {
-        signal(pid, "KILL");
+    // Agent, ingress, workers, all at once: as after a power cut.
+    for name in ["STOP", "KILL"] {
+        other.processes().iter().for_each(|(pid, _)| signal(*pid, name));
     }
     drop(node);
     eventually("the lost copies are replaced", || {

@@ -44,6 +44,9 @@ fn a_container_is_started_again_as_its_definition_says() {
         let row = table.lines().find(|line| line.starts_with(&task)).expect("its row").to_owned();
         let why = format!("it ended with exit code {code}, and waits to be started again");
         assert!(row.contains(&why), "{row}");
+        let events = stage.margay(["events", "--until", "0s", "--filter", "cluster=main"]).ok();
+        let again = "container `app` was started again";
+        assert!(events.contains(again) && events.contains("2 times so far"), "{events}");
         stage.margay(["task", "stop", &task]).ok();
         eventually("it has ended", || (status(&task)["phase"] == "stopped").then_some(()));
     }

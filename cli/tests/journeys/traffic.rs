@@ -82,6 +82,7 @@ fn requests_go_over_all_at_once_or_in_shares_and_none_fails() {
     until_percent(&stage, 100);
     eventually("it has all", || (answers(&up, 20, 3) == 20).then_some(()));
     assert_eq!(service(&stage)["status"]["placed"], 4, "both are there for the way back");
+    assert_eq!(service(&stage)["status"]["ready"], 2, "of two copies");
     rollout(&stage, "abort").ok();
     eventually("the revision before has all", || (answers(&up, 20, 2) == 20).then_some(()));
     until_state(&stage, "completed");
@@ -238,6 +239,43 @@ fn a_count_follows_requests_that_are_under_way() {
     let events = stage.margay([&["service", "events", "web"], &CLUSTER[..]].concat()).ok();
     let why = "requests at one time of each replica, and its target is concurrency=2";
     assert!(events.contains(why), "{events}");
+    up.end();
+    stage.is_empty();
+}
+
+#[test]
+fn a_count_follows_a_metric_of_its_own_down_to_none_and_back() {
+    let stage = Stage::new();
+    let up = Up::start(&stage);
+    serve_web(&stage, &up, 1);
+    let update =
+        |more: &[&str]| stage.margay([&["service", "update", "web"], &CLUSTER[..], more].concat());
+    let put = |metric: &str, value: &str| {
+        let words = ["service", "metric", "put", "web", metric, value];
+        stage.margay([&words, &CLUSTER[..]].concat())
+    };
+    let refused = update(&["--scale", "0..3", "--target", "cpu=60"]).fails(1);
+    assert!(refused.contains("metric:queue-depth=20"), "{refused}");
+    let refused = put("jobs", "4").fails(1);
+    assert!(refused.contains("`web` does not scale by metric `jobs`"), "{refused}");
+    assert!(refused.contains("--target metric:jobs=NUMBER"), "{refused}");
+    let cooldowns = ["--scale-out-cooldown", "1s", "--scale-in-cooldown", "1s"];
+    let target = ["--scale", "0..3", "--target", "metric:jobs=10"];
+    update(&[&target[..], &cooldowns].concat()).ok();
+    for wrong in ["-1", "x", "4294967296"] {
+        put("jobs", wrong).fails(2);
+    }
+    for (jobs, count) in [("0", 0), ("25", 3), ("7", 1), ("0", 0)] {
+        assert_eq!(put("jobs", jobs).ok(), "");
+        eventually(&format!("{count} copies for {jobs} jobs"), || {
+            let status = &service(&stage)["status"];
+            (status["desired"] == count && status["placed"] == count).then_some(())
+        });
+    }
+    let listed = stage.margay([&["service", "metric", "ls", "web"], &CLUSTER[..]].concat()).ok();
+    assert!(listed.contains("jobs     0"), "{listed}");
+    let events = stage.margay([&["service", "events", "web"], &CLUSTER[..]].concat()).ok();
+    assert!(events.contains("of metric `jobs` of each replica"), "{events}");
     up.end();
     stage.is_empty();
 }

@@ -33,6 +33,12 @@ impl Control {
         Ok(self.0.call(request).await?)
     }
 
+    /// Posts what has no answer, within `time_max`.
+    pub async fn tell(&self, path: &str, body: &impl Serialize, time_max: Duration) -> Result<()> {
+        let request = ApiRequest::new(Method::POST, path, time_max).json(body);
+        Ok(self.0.call::<serde::de::IgnoredAny>(request).await.map(drop)?)
+    }
+
     /// Takes up a stream that a client waits for.
     pub async fn open(&self, path: &str, body: FrameBody) -> Result<FrameStream> {
         let request = ApiRequest::new(Method::POST, path, ANSWER_TIME_MAX);

@@ -17,7 +17,7 @@ use super::{
     adoption::AdoptableTask,
     control::{POLL_TIME_MAX, RETRY_AFTER},
     converge::{Step, TaskKey, converge},
-    limits::{HEARTBEAT_EVERY, REMOVED_AFTER},
+    limits::{REMOVED_AFTER, REPORT_EVERY},
     process::Agent,
     task::TaskHandle,
 };
@@ -79,7 +79,7 @@ impl Agent {
             self.note_outdated(&answer);
             match answer.and_then(|set| self.accept(set, &mut epoch, tell)) {
                 Ok(Some(revision)) => after = Some(revision),
-                Ok(None) => sleep(HEARTBEAT_EVERY).await,
+                Ok(None) => sleep(REPORT_EVERY).await,
                 Err(error) => {
                     tracing::debug!(error = chain(&error), "the control plane is away");
                     sleep(RETRY_AFTER).await;

@@ -2,8 +2,15 @@
 
 use std::time::Duration;
 
-/// Silence of more than two of these makes a node suspect.
-pub(super) const HEARTBEAT_EVERY: Duration = Duration::from_secs(3);
+/// Between two reports in which nothing has changed: they name every task.
+pub(super) const REPORT_EVERY: Duration = Duration::from_secs(3);
+/// Silence of more than two of these makes a node suspect, and of more than four disconnected.
+pub(super) const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
+/// One that gets no answer for so long is sent anew over another connection.
+pub(super) const HEARTBEAT_TIME_MAX: Duration = Duration::from_secs(2);
+/// An agent that leaves its tasks to the next one asks for this much between two of them: that one
+/// is there within twelve seconds, or its tasks are replaced.
+pub(super) const HEARTBEAT_AT_END: Duration = Duration::from_secs(3);
 /// After its route has gone requests may still be on their way to a task: the ingress of this node
 /// looks at its table every 25 milliseconds, and those of others are told within a poll.
 pub(super) const ROUTES_TIME_MAX: Duration = Duration::from_millis(200);

@@ -27,6 +27,7 @@ mod limits;
 mod process; // opened, served until shutdown, ended
 mod desired; // the desired set: polled, kept, converged to
 mod problems; // what is wrong with this machine
+mod heartbeat; // that it is there
 mod reporting; // statuses and usage, to the control plane
 mod streams; // what clients of the control plane want of a container
 mod host_certificates; // those of hosts that its ingress serves

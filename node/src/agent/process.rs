@@ -145,6 +145,7 @@ impl Agent {
             () = self.listen(kept.epoch, &tell) => None,
             () = self.follow(sets.clone()) => Some(AtEnd::Leave),
             () = self.report(sets.clone()) => Some(AtEnd::Leave),
+            () = self.keep_heartbeat() => Some(AtEnd::Leave),
             () = self.bill() => Some(AtEnd::Leave),
             () = self.streams() => Some(AtEnd::Leave),
             () = self.maintain() => Some(AtEnd::Leave),
@@ -158,8 +159,9 @@ impl Agent {
             self.forget_identity();
             return Err(Error::Removed(self.identity.node.clone()));
         };
-        if at_end == AtEnd::Stop {
-            self.end().await;
+        match at_end {
+            AtEnd::Stop => self.end().await,
+            AtEnd::Leave => self.leave_for_the_next().await,
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ use tokio::{
 use super::{
     control::RETRY_AFTER,
     converge::TaskKey,
-    limits::{GATHER_FOR, HEARTBEAT_EVERY, MEASURE_EVERY},
+    limits::{GATHER_FOR, MEASURE_EVERY, REPORT_EVERY},
     problems::Problems,
     process::Agent,
 };
@@ -28,7 +28,7 @@ use crate::{
 };
 
 impl Agent {
-    /// Says what is seen: at every change, and as a heartbeat.
+    /// Says what is seen: at every change, and every few seconds.
     pub(super) async fn report(&self, sets: watch::Receiver<Option<Arc<DesiredSet>>>) {
         let mut control = self.control();
         let mut seq = 0;
@@ -52,7 +52,7 @@ impl Agent {
                 control = self.control();
                 continue;
             }
-            let next = Instant::now() + HEARTBEAT_EVERY;
+            let next = Instant::now() + REPORT_EVERY;
             tokio::select! {
                 () = sleep_until(next) => {}
                 () = self.host.changed.notified() => sleep(GATHER_FOR).await,

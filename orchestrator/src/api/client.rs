@@ -1,5 +1,7 @@
 mod streams; // frames of a task on whichever node
 mod certificates; // of host names
+mod node_groups; // and what is to be done for their machines
+mod metrics; // that clients report of services
 mod login; // an access token for a credential, renewed in time
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};

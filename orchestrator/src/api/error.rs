@@ -82,6 +82,15 @@ impl ApiError {
         )
     }
 
+    pub fn join_token() -> Self {
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "join-token",
+            "this join token was used, has expired, or never was one",
+        )
+        .hint("make a new one: margay node token")
+    }
+
     pub fn forbidden() -> Self {
         Self::new(StatusCode::FORBIDDEN, "forbidden", "this credential may not do that")
     }

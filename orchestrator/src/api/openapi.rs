@@ -198,6 +198,7 @@ fn operation_id(route: &Route) -> String {
         "GET" => format!("get{}", words(false)),
         "DELETE" => format!("delete{}", words(false)),
         "PATCH" => format!("update{}", words(false)),
+        "PUT" => format!("put{}", words(false)),
         // A list, which gets one more.
         _ if acts && last.ends_with('s') => format!("create{}", words(true)),
         _ if acts => {

@@ -6,8 +6,8 @@ use spec::{
     Cluster, EventList, ExecProgram, Explanation, Node, QuotaChange, Service, StreamRequests, Task,
     TaskDefinition, UsageBatch,
     wire::{
-        CertificatePair, DesiredSet, IngressCertificate, JoinRequest, JoinResponse, NodeReport,
-        RenewRequest, RouteTable, TaskSecrets, UsageTaken,
+        CertificatePair, DesiredSet, Heartbeat, IngressCertificate, JoinRequest, JoinResponse,
+        NodeReport, RenewRequest, RouteTable, TaskSecrets, UsageTaken,
     },
 };
 use utoipa::{
@@ -21,13 +21,15 @@ use super::{
     error::ApiError,
     handlers::{
         agent, certificates, clusters, credentials, definitions, events, explain, hosts, identity,
-        ledger, nodes, quotas, rollouts, secrets, services, streams, system, tasks,
+        ledger, metrics, node_groups, nodes, quotas, rollouts, secrets, services, streams, system,
+        tasks,
     },
     principal::Access,
     types::*,
 };
 use crate::state::{
     hosts::TenantDomains,
+    node_groups::NodeGroup,
     objects::{Certificate, DayUsage, Secret, Volume},
     orders::CertificateOrder,
 };
@@ -46,9 +48,12 @@ pub(crate) struct Route {
 }
 
 impl Route {
-    /// Whether it changes what clients own. Nodes report what is so, whatever is recorded of it.
+    /// Whether it changes what clients own. Nodes and metrics report what is so, whatever is
+    /// recorded of it.
     pub fn changes(&self) -> bool {
-        let reads = self.method == Method::GET || self.path == "/v1/access-tokens";
+        let reads = self.method == Method::GET
+            || self.path == "/v1/access-tokens"
+            || self.path.ends_with("/metrics/{metric}");
         !reads && self.access != Access::Node
     }
 
@@ -158,6 +163,12 @@ routes! {
     POST "/v1/clusters/{cluster}/services/{service}/rebalance" Deploy,
         "Spread the replicas of a service anew, one at a time",
         () -> One(Service), rollouts::rebalance;
+    GET "/v1/clusters/{cluster}/services/{service}/metrics" Read,
+        "List the metrics of a service that clients report",
+        () -> Page(ReportedMetric), metrics::list;
+    PUT "/v1/clusters/{cluster}/services/{service}/metrics/{metric}" Deploy,
+        "Report a metric that a service scales by",
+        (PutMetric) -> Nothing, metrics::put;
 
     GET "/v1/nodes" Read, "List nodes", () -> Page(Node), nodes::list;
     GET "/v1/nodes/{node}" Read, "Show a node", () -> One(Node), nodes::show;
@@ -166,6 +177,22 @@ routes! {
     DELETE "/v1/nodes/{node}" Manage, "Remove a node", () -> Nothing, nodes::remove;
     POST "/v1/nodes/{node}/drain" Manage, "Drain a node, or end that",
         (Drain) -> One(Node), nodes::drain;
+    POST "/v1/node-groups" Operator, "Create a node group",
+        (CreateNodeGroup) -> One(NodeGroup), node_groups::create_group;
+    GET "/v1/node-groups" Operator, "List node groups", () -> Page(NodeGroup), node_groups::list;
+    GET "/v1/node-groups/{group}" Operator, "Show a node group",
+        () -> One(NodeGroup), node_groups::show;
+    PATCH "/v1/node-groups/{group}" Operator, "Change a node group",
+        (UpdateNodeGroup) -> One(NodeGroup), node_groups::update;
+    DELETE "/v1/node-groups/{group}" Operator, "Delete a node group that has no machines",
+        () -> Nothing, node_groups::remove;
+    GET "/v1/node-group-requests" Operator, "List what is to be done for machines of node groups",
+        () -> Page(NodeGroupRequest), node_groups::requests;
+    POST "/v1/node-groups/{group}/machines/{node}/token" Operator,
+        "Create the token with which a machine that is asked for joins",
+        () -> One(CreatedJoinToken), node_groups::token;
+    PATCH "/v1/node-groups/{group}/machines/{node}" Operator, "Say what became of a request",
+        (HookOutcome) -> Nothing, node_groups::outcome;
     GET "/v1/volumes" Read, "List volumes", () -> Page(Volume), nodes::volumes;
     DELETE "/v1/volumes/{volume}" Manage, "Forget where a volume is",
         () -> Nothing, nodes::forget_volume;
@@ -246,6 +273,8 @@ routes! {
         () -> One(DesiredSet), agent::desired;
     POST "/v1/node/report" Node, "Report the observed state",
         (NodeReport) -> Nothing, agent::report;
+    POST "/v1/node/heartbeat" Node, "Say that the node is there",
+        (Heartbeat) -> Nothing, agent::heartbeat;
     GET "/v1/node/secrets/{tenant}/{task}" Node, "Have the secrets of a task that this node runs",
         () -> One(TaskSecrets), agent::secrets;
     GET "/v1/node/certificates/{tenant}/{certificate}" Node,

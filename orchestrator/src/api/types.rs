@@ -6,14 +6,15 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use spec::{
     Capability, CertificateName, ClusterName, ContainerName, CredentialName, DeploymentSettings,
-    HostName, IngressSettings, LaunchType, Placement, Scaling, SchedulingStrategy, SecretName,
-    SecretValue, ServiceName, Taint, TaskDefinition, TaskDefinitionId, TaskOverrides, Tenant,
-    TenantQuota, Timestamp,
+    HostName, IngressSettings, LaunchType, MetricName, NodeGroupName, NodeId, Placement, Scaling,
+    SchedulingStrategy, SecretName, SecretValue, ServiceName, Taint, TaskDefinition,
+    TaskDefinitionId, TaskOverrides, Tenant, TenantQuota, Timestamp,
 };
 use utoipa::ToSchema;
 
 use crate::state::{
     credentials::CredentialScope,
+    node_groups::NodeGroupSpec,
     objects::{DisputedUsage, UsageTotal},
 };
 
@@ -178,6 +179,23 @@ pub enum RolloutAction {
     Abort,
 }
 
+/// The body of `PUT /v1/clusters/CLUSTER/services/SERVICE/metrics/METRIC`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PutMetric {
+    /// Of the service as a whole: its count follows what that is for each replica.
+    pub value: u32,
+}
+
+/// A metric that a service scales by, as clients last reported it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReportedMetric {
+    pub metric: MetricName,
+    pub value: u32,
+    /// When it was reported.
+    pub at: Timestamp,
+}
+
 /// The body of `POST /v1/nodes/NODE/drain`.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -208,6 +226,69 @@ pub struct UpdateNode {
     /// Keys of taints that it loses.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub remove_taints: Vec<String>,
+}
+
+/// The body of `POST /v1/node-groups`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateNodeGroup {
+    pub name: NodeGroupName,
+    pub spec: NodeGroupSpec,
+}
+
+/// The body of `PATCH /v1/node-groups/GROUP`: what is left out stays.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct UpdateNodeGroup {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub desired: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hook: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub managed_scaling: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scale_in_seconds: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub join_seconds: Option<u32>,
+}
+
+/// What is to be done for a machine of a node group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodeGroupRequest {
+    pub group: NodeGroupName,
+    /// The name of its node. A request that is repeated has the same.
+    pub node: NodeId,
+    pub action: HookAction,
+    /// As in the group.
+    pub hook: String,
+    /// After so long the hook is ended.
+    pub seconds_max: u32,
+}
+
+/// What it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum HookAction {
+    /// The hook adds a machine, whose node joins under the name that it is given.
+    Add,
+    /// The tasks of the node move elsewhere.
+    Drain,
+    /// The hook removes the machine, also one that never joined, and its node is forgotten.
+    Remove,
+}
+
+/// The body of `PATCH /v1/node-groups/GROUP/machines/NODE`: what became of a request.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HookOutcome {
+    pub action: HookAction,
+    /// Why it failed, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
 }
 
 /// The body of `PATCH /v1/domains/TENANT`.

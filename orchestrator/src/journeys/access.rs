@@ -253,7 +253,7 @@ async fn a_join_token_lasts_for_ten_minutes() {
     let made = plane.client.create_join_token(CreateJoinToken::default()).await.unwrap();
     assert!(made.expires.since(before) >= lifetime);
     assert!(made.expires.since(Timestamp::of(SystemTime::now())) <= lifetime);
-    let record = JoinRecord { tenant: None, pool: false, expires: made.expires };
+    let record = JoinRecord { tenant: None, pool: false, expires: made.expires, machine: None };
     for (passed_millis, good) in [(0, true), (599_000, true), (700_000, false)] {
         assert_eq!(
             record.is_good(Timestamp::from_millis(before.millis() + passed_millis)),

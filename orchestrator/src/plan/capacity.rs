@@ -87,16 +87,9 @@ impl<'a> Capacity<'a> {
     /// counts there: it may well be running.
     pub fn left_on(model: &'a Model, observed: &'a Observed) -> Self {
         let nodes = model.nodes.iter().map(|(id, node)| {
-            let left = Left {
-                cpu_millis: u64::from(node.spec.capacity.cpu_millis),
-                memory_bytes: node.spec.capacity.memory_bytes,
-                tasks: 0,
-                ports_taken: BTreeSet::new(),
-            };
             let condition = observed.condition(id);
             let pressure = observed.under_pressure.get(id).copied();
-            let (replicas, holds) = (BTreeMap::new(), BTreeMap::new());
-            (id, NodeCapacity { node, condition, pressure, left, replicas, holds })
+            (id, NodeCapacity { condition, pressure, ..NodeCapacity::unused(node) })
         });
         let (nodes, writers) = (nodes.collect(), BTreeMap::new());
         let mut capacity = Self { nodes, writers, idle: &observed.idle };
@@ -166,6 +159,26 @@ impl<'a> Capacity<'a> {
             writers.into_iter().flatten().map(move |writer| (volume, writer))
         };
         request.definition.written().flat_map(of)
+    }
+}
+
+impl<'a> NodeCapacity<'a> {
+    /// A node that has joined and has no task yet.
+    pub fn unused(node: &'a NodeRecord) -> Self {
+        let left = Left {
+            cpu_millis: u64::from(node.spec.capacity.cpu_millis),
+            memory_bytes: node.spec.capacity.memory_bytes,
+            tasks: 0,
+            ports_taken: BTreeSet::new(),
+        };
+        Self {
+            node,
+            condition: NodeCondition::Ready,
+            pressure: None,
+            left,
+            replicas: BTreeMap::new(),
+            holds: BTreeMap::new(),
+        }
     }
 }
 

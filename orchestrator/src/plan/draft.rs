@@ -1,7 +1,8 @@
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use spec::{
-    NodeCondition, NodeId, Placement, SecretName, TaskPhase, Tenant, Timestamp, VolumeName,
+    NodeCondition, NodeGroupName, NodeId, Placement, SecretName, TaskPhase, Tenant, Timestamp,
+    VolumeName,
 };
 
 use super::{
@@ -28,6 +29,8 @@ pub(super) struct Draft<'a> {
     volumes: BTreeMap<(Tenant, VolumeName), Volume>,
     /// Index of the step that is about a task.
     changed: BTreeMap<TaskKey, usize>,
+    /// Groups in which some task would fit on another node.
+    pub wanted_groups: BTreeSet<NodeGroupName>,
     pub plan: Plan,
 }
 
@@ -40,6 +43,7 @@ impl<'a> Draft<'a> {
             capacity: Capacity::left_on(model, observed),
             volumes: model.volumes.clone(),
             changed: BTreeMap::new(),
+            wanted_groups: BTreeSet::new(),
             plan: Plan::default(),
         }
     }
@@ -152,7 +156,13 @@ impl<'a> Draft<'a> {
         if nodes.len() > 1 {
             return Err(Unplaceable::VolumesApart);
         }
-        let node = self.capacity.place(request, nodes.first().copied())?;
+        let volume_node = nodes.first().copied();
+        let node = match self.capacity.place(request, volume_node) {
+            Ok(node) => node,
+            // A volume is on no new node.
+            Err(why) if volume_node.is_some() => return Err(why),
+            Err(why) => return Err(self.with_group(request, why)),
+        };
         let mut new = Vec::new();
         for name in names {
             if let Entry::Vacant(vacant) = self.volumes.entry(key(name)) {

@@ -120,6 +120,13 @@ fn of_task(record: &TaskRecord) -> Vec<ObjectEvent> {
         vec![event(record.task.created, format!("`{}` was made{of}{on}", spec.task_definition))];
     events.extend(record.readied.map(|at| event(at, "it is ready".to_owned())));
     events.extend(record.failed.map(|at| event(at, "it failed before it was ready".to_owned())));
+    events.extend(record.restarts.iter().map(|one| {
+        let code = one.exit_code.map_or(String::new(), |code| format!(" after exit code {code}"));
+        let times = if one.count == 1 { "once".to_owned() } else { format!("{} times", one.count) };
+        let message =
+            format!("container `{}` was started again{code}, {times} so far", one.container);
+        event(one.at, message)
+    }));
     events.extend(record.ended.map(|at| event(at, format!("it ended{}", how_it_ended(record)))));
     events
 }

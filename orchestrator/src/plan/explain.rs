@@ -211,7 +211,7 @@ fn waits(waiting: &Waiting, sees: Sees<'_>) -> Vec<ExplanationCause> {
     let (Waiting::Unplaceable(why) | Waiting::NoCapacityBeside(why)) = waiting else {
         return causes;
     };
-    if let Unplaceable::NoFit { nodes, .. } = why {
+    if let Unplaceable::NoFit { nodes, .. } = why.of_nodes() {
         let told = nodes.iter().filter(|(node, _)| sees(node));
         causes.extend(told.map(|(node, lack)| {
             let change = match lack {
@@ -398,6 +398,11 @@ impl Unplaceable {
                 Some("ask the operator for a node: margay node token --pool".to_owned())
             }
             Self::NoFit { .. } => Some("add a node: margay node token".to_owned()),
+            Self::AwaitsGroup { group, .. } => Some(format!("margay node-group inspect {group}")),
+            Self::GroupIsFull { group, max, .. } => {
+                let more = max.saturating_add(1);
+                Some(format!("margay node-group update {group} --max {more}"))
+            }
             Self::VolumesApart => None,
         }
     }

@@ -12,6 +12,7 @@ mod revisions; // which revision each replica should be of
 mod daemon; // which replicas a service has
 mod replicas; // the replicas of one service
 mod rebalance; // moves that spread replicas better
+pub(crate) mod node_groups; // machines that come and go with tasks
 mod scaling; // counts that follow load and the clock
 mod reason; // why something waits, and why a task ends
 pub(crate) mod explain; // why something is as it is, and the line that would change it
@@ -36,6 +37,7 @@ use store::Rev;
 
 use crate::state::{
     model::Model,
+    node_groups::NodeGroup,
     objects::Volume,
     records::{ServiceKey, ServiceRecord, Stored, TaskKey, TaskRecord},
 };
@@ -109,6 +111,8 @@ pub(crate) enum Step {
     Change { task: Box<TaskRecord>, based_on: Rev, volumes: Vec<Volume> },
     /// What becomes of a service and its deployment, unless it changed since.
     Service { key: ServiceKey, service: Box<ServiceRecord>, based_on: Rev },
+    /// What becomes of a node group, unless it changed since.
+    NodeGroup { group: Box<NodeGroup>, based_on: Rev },
     /// The record of a task that ended goes, unless it changed since.
     Forget { key: TaskKey, based_on: Rev },
 }
@@ -139,6 +143,7 @@ pub(crate) fn plan(model: &Model, observed: &Observed, now: Timestamp) -> Plan {
     for task in replicas.into_values().flatten().filter(|task| task.value.is_wanted()) {
         draft.stop(task, TaskReason::ServiceDeleted);
     }
+    draft.plan_node_groups();
     draft.forget_old();
     draft.plan
 }
@@ -181,6 +186,10 @@ impl fmt::Display for Step {
             Self::Service { key: (.., name), service, .. } => {
                 let event = service.rollout.events.first();
                 write!(f, "{name}: {}", event.map_or("", |event| event.message.as_str()))
+            }
+            Self::NodeGroup { group, .. } => {
+                let event = group.events.first();
+                write!(f, "group {}: {}", group.name, event.map_or("", |one| one.message.as_str()))
             }
             Self::Forget { key: (_, id), .. } => write!(f, "forget {id}"),
         }

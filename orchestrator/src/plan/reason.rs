@@ -3,8 +3,8 @@
 use std::fmt;
 
 use spec::{
-    DeploymentSettings, LaunchType, NodeId, NodeProblemKind, SecretName, TaskDefinitionId, TaskId,
-    VolumeName,
+    DeploymentSettings, LaunchType, NodeGroupName, NodeId, NodeProblemKind, SecretName,
+    TaskDefinitionId, TaskId, VolumeName,
 };
 
 use crate::limits::TASKS_PER_NODE_MAX;
@@ -45,6 +45,17 @@ pub(crate) enum Unplaceable {
     NoFit {
         demand: Demand,
         nodes: Vec<(NodeId, Lack)>,
+    },
+    /// It fits on the next node of a group, which is asked for or on its way.
+    AwaitsGroup {
+        group: NodeGroupName,
+        why: Box<Unplaceable>,
+    },
+    /// It would fit on another node of a group that gets none.
+    GroupIsFull {
+        group: NodeGroupName,
+        max: u32,
+        why: Box<Unplaceable>,
     },
 }
 
@@ -142,6 +153,19 @@ impl fmt::Display for Waiting {
     }
 }
 
+impl Unplaceable {
+    /// What it is without any group.
+    pub fn of_nodes(&self) -> &Self {
+        match self {
+            Self::AwaitsGroup { why, .. } | Self::GroupIsFull { why, .. } => why,
+            Self::VolumesApart
+            | Self::VolumeHasWriter { .. }
+            | Self::NoNode(_)
+            | Self::NoFit { .. } => self,
+        }
+    }
+}
+
 impl fmt::Display for Unplaceable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -151,6 +175,12 @@ impl fmt::Display for Unplaceable {
                 "volume `{volume}` is written to by task `{writer}`, and by one task at a time: \
                  stop that one, or mount it with `read_only = true`"
             ),
+            Self::AwaitsGroup { group, why } => {
+                write!(f, "it waits for a node of group `{group}`: {why}")
+            }
+            Self::GroupIsFull { group, max, why } => {
+                write!(f, "{why}, and node group `{group}` gets no node more: its max is {max}")
+            }
             Self::NoNode(LaunchType::Node) => f.write_str("you have no node: `margay node join`"),
             Self::NoNode(LaunchType::Pool) => f.write_str("the pool has no node"),
             Self::NoFit { demand, nodes } => {

@@ -7,7 +7,7 @@ use std::{
 use futures_util::{FutureExt, future::join_all};
 use spec::NodeId;
 use store::{Delivery, Query, Txn, Watch};
-use tokio::time::interval;
+use tokio::time::{interval, sleep_until};
 
 use super::{NodeWatch, Observed, Plan, Step, Subject, Waiting, plan, scaling};
 use crate::{
@@ -85,12 +85,15 @@ impl Reconciler {
         loop {
             news.mark_unchanged(); // before the look, so that what changes during it is seen
             self.pass(&mut follower).await?;
+            let silent = self.state.reports.next_disconnection();
             tokio::select! {
                 delivery = follower.watch.next() => {
                     follower.apply(delivery)?;
                     follower.catch_up()?;
                 }
                 _ = tick.tick() => {}
+                // At once, not with the next tick: until then its tasks are not replaced.
+                () = until(silent) => {}
                 _ = news.changed() => {}
             }
         }
@@ -107,6 +110,7 @@ impl Reconciler {
 
     /// Plans and writes until there is nothing left to do now.
     async fn pass(&self, follower: &mut Follower<'_>) -> Result<(), Interrupted> {
+        self.state.reports.attend();
         for _ in 0..PASSES_MAX {
             self.node_watch.wake(&std::mem::take(&mut follower.touched));
             let Plan { steps, waiting, desired } = {
@@ -117,7 +121,7 @@ impl Reconciler {
                     under_pressure: reports.under_pressure(),
                     idle: reports.idle(),
                     requests: reports.requests(),
-                    loads: scaling::loads(&model, reports),
+                    loads: scaling::loads(&model, reports, &self.state.metrics),
                     waiting: self.waiting.read().clone(),
                 };
                 plan(&model, &observed, now())
@@ -132,6 +136,13 @@ impl Reconciler {
         }
         self.node_watch.wake(&std::mem::take(&mut follower.touched));
         Ok(())
+    }
+}
+
+async fn until(time: Option<std::time::Instant>) {
+    match time {
+        Some(time) => sleep_until(time.into()).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -181,6 +192,9 @@ async fn write(state: &State, step: &Step) -> Result<(), store::Error> {
         }
         Step::Service { key: (tenant, cluster, name), service, based_on } => {
             txn.update(keys::service(tenant, cluster, name), *based_on, service)
+        }
+        Step::NodeGroup { group, based_on } => {
+            txn.update(keys::node_group(&group.name), *based_on, group)
         }
         Step::Forget { key: (tenant, id), based_on } => {
             txn.remove(keys::task(tenant, id), *based_on)

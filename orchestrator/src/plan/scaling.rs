@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use spec::{DeploymentState, ScalingMetric, SchedulingStrategy, Timestamp};
+use spec::{DeploymentState, MetricName, ScalingMetric, SchedulingStrategy, Timestamp};
 
 use super::reserved;
 use crate::state::{
     model::Model,
+    own_metrics::OwnMetrics,
     records::{ServiceKey, ServiceRecord},
     reports::NodeReports,
 };
 
 /// What the ready replicas of a service do on average. What was not measured yet is nothing.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Load {
     /// Replicas that were measured.
     pub replicas: u32,
@@ -24,22 +25,46 @@ pub(crate) struct Load {
     pub requests_per_1000_s: u64,
     /// Thousandths of a request under way at one time.
     pub in_flight_millis: u64,
+    /// What clients report of all replicas together.
+    pub own: BTreeMap<MetricName, u32>,
 }
 
 impl Load {
-    /// In the unit of a target, times a thousand.
-    fn of(&self, metric: ScalingMetric) -> u64 {
+    /// In the unit of a target, times a thousand. Nothing where it was not measured.
+    fn of(&self, metric: &ScalingMetric, count: u32) -> Option<u64> {
+        let measured = |value: u64| (self.replicas > 0 && count > 0).then_some(value);
         match metric {
-            ScalingMetric::Cpu => self.cpu_percent.saturating_mul(1000),
-            ScalingMetric::Memory => self.memory_percent.saturating_mul(1000),
-            ScalingMetric::Requests => self.requests_per_1000_s,
-            ScalingMetric::Concurrency => self.in_flight_millis,
+            ScalingMetric::Cpu => measured(self.cpu_percent.saturating_mul(1000)),
+            ScalingMetric::Memory => measured(self.memory_percent.saturating_mul(1000)),
+            ScalingMetric::Requests => measured(self.requests_per_1000_s),
+            ScalingMetric::Concurrency => measured(self.in_flight_millis),
+            // Also of a service without a replica.
+            ScalingMetric::Own(name) => {
+                let reported = u64::from(*self.own.get(name)?);
+                Some(reported.saturating_mul(1000) / u64::from(count.max(1)))
+            }
         }
     }
 }
 
 /// Of every service that scales by it.
-pub(super) fn loads(model: &Model, reports: &NodeReports) -> BTreeMap<ServiceKey, Load> {
+pub(super) fn loads(
+    model: &Model,
+    reports: &NodeReports,
+    metrics: &OwnMetrics,
+) -> BTreeMap<ServiceKey, Load> {
+    let mut loads = measured(model, reports);
+    for (key, stored) in &model.services {
+        let scaling = stored.value.service.spec.scaling.as_ref();
+        if scaling.is_some_and(|scaling| scaling.own_metrics().next().is_some()) {
+            let own = metrics.of(key).into_iter().map(|(name, metric)| (name, metric.value));
+            loads.entry(key.clone()).or_default().own = own.collect();
+        }
+    }
+    loads
+}
+
+fn measured(model: &Model, reports: &NodeReports) -> BTreeMap<ServiceKey, Load> {
     let scales = |key: &ServiceKey| {
         let service = model.services.get(key)?;
         let scaling = service.value.service.spec.scaling.as_ref()?;
@@ -64,8 +89,14 @@ pub(super) fn loads(model: &Model, reports: &NodeReports) -> BTreeMap<ServiceKey
         let each = |sum: u64| sum / u64::from(replicas);
         let (requests_per_1000_s, in_flight_millis) = (each(requests), each(in_flight));
         let (cpu_percent, memory_percent) = (percent(cpu_used, cpu), percent(memory_used, memory));
-        let load =
-            Load { replicas, cpu_percent, memory_percent, requests_per_1000_s, in_flight_millis };
+        let load = Load {
+            replicas,
+            cpu_percent,
+            memory_percent,
+            requests_per_1000_s,
+            in_flight_millis,
+            own: BTreeMap::new(),
+        };
         (key, load)
     };
     sums.into_iter().map(load).collect()
@@ -96,8 +127,7 @@ pub(super) fn after(
         next.scale(bounded, &format!("its bounds are {min}..{max}"), now);
         return Some(next);
     }
-    let load = load.filter(|load| load.replicas > 0 && spec.count > 0)?;
-    let (wanted, why) = wanted(record, load)?;
+    let (wanted, why) = wanted(record, load?)?;
     let wanted = wanted.clamp(min, max);
     let since = record.scaled.map(|at| now.since(at));
     let rests = |cooldown| since.is_none_or(|since| since >= cooldown);
@@ -121,30 +151,32 @@ pub(super) fn after(
 fn wanted(record: &ServiceRecord, load: &Load) -> Option<(u32, String)> {
     let spec = &record.service.spec;
     let count = u64::from(spec.count);
-    let asked = spec.scaling.as_ref()?.targets.iter().map(|target| {
-        let (seen, value) = (load.of(target.metric), u64::from(target.value) * 1000);
+    let asked = spec.scaling.as_ref()?.targets.iter().filter_map(|target| {
+        let seen = load.of(&target.metric, spec.count)?;
+        let value = u64::from(target.value) * 1000;
         let off = seen.abs_diff(value).saturating_mul(100);
-        let wanted = match off <= value.saturating_mul(TOLERANCE_PERCENT) {
+        let wanted = match off <= value.saturating_mul(TOLERANCE_PERCENT) && count > 0 {
             true => count,
-            false => count.saturating_mul(seen).div_ceil(value),
+            false => count.max(1).saturating_mul(seen).div_ceil(value),
         };
+        // What is measured of replicas never asks for none of them.
+        let least = u64::from(!matches!(target.metric, ScalingMetric::Own(_)));
         let most = count.saturating_mul(2).max(DOUBLED_FROM);
-        let wanted = u32::try_from(wanted.clamp(1, most)).unwrap_or(u32::MAX);
-        (
-            wanted,
-            format!("{} of each replica, and its target is {target}", shown(target.metric, seen)),
-        )
+        let wanted = u32::try_from(wanted.clamp(least, most)).unwrap_or(u32::MAX);
+        let seen = shown(&target.metric, seen);
+        Some((wanted, format!("{seen} of each replica, and its target is {target}")))
     });
     asked.max_by_key(|(wanted, _)| *wanted)
 }
 
-fn shown(metric: ScalingMetric, thousandths: u64) -> String {
+fn shown(metric: &ScalingMetric, thousandths: u64) -> String {
     let (whole, tenth) = (thousandths / 1000, thousandths % 1000 / 100);
     match metric {
         ScalingMetric::Cpu => format!("{whole} % of the CPU"),
         ScalingMetric::Memory => format!("{whole} % of the memory"),
         ScalingMetric::Requests => format!("{whole}.{tenth} requests a second"),
         ScalingMetric::Concurrency => format!("{whole}.{tenth} requests at one time"),
+        ScalingMetric::Own(name) => format!("{whole}.{tenth} of metric `{name}`"),
     }
 }
 
@@ -167,7 +199,38 @@ mod tests {
     fn load(cpu_percent: u64, memory_percent: u64, requests: u64) -> Load {
         let requests_per_1000_s = requests * 1000;
         let in_flight_millis = requests * 1000;
-        Load { replicas: 1, cpu_percent, memory_percent, requests_per_1000_s, in_flight_millis }
+        Load {
+            replicas: 1,
+            cpu_percent,
+            memory_percent,
+            requests_per_1000_s,
+            in_flight_millis,
+            own: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_count_follows_what_clients_report_down_to_none_and_back() {
+        let now = Timestamp::from_millis(1_000_000);
+        for (min, count, jobs, want) in [
+            (0, 0, Some(0), None),
+            (0, 0, Some(1), Some(1)),
+            (0, 0, Some(35), Some(4)),
+            (0, 4, Some(41), None), // within a tenth
+            (0, 4, Some(60), Some(6)),
+            (0, 4, Some(1_000_000), Some(8)), // at most twice as many
+            (0, 4, Some(0), Some(0)),
+            (1, 4, Some(0), Some(1)),
+            (0, 4, None, None), // not reported lately: the count stays
+            (0, 0, None, None),
+        ] {
+            let mut record = record(count, &["metric:jobs=10"]);
+            record.service.spec.scaling.as_mut().unwrap().min = min;
+            let own = jobs.map(|jobs| ("jobs".parse().unwrap(), jobs)).into_iter().collect();
+            let load = Load { own, ..Load::default() };
+            let next = after(&record, Some(&load), now).map(|next| next.service.spec.count);
+            assert_eq!(next, want, "{min}.. {count} {jobs:?}");
+        }
     }
 
     #[test]

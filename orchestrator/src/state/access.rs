@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use super::{
     keys,
     model::Model,
+    own_metrics::OwnMetrics,
     records::{Stored, encode},
     reports::NodeReports,
     shared::Shared,
@@ -22,6 +23,7 @@ pub(crate) struct State {
     pub epoch: Epoch,
     model: Shared<Model>,
     pub reports: NodeReports,
+    pub metrics: OwnMetrics,
     /// The revision of the model.
     model_rev: watch::Sender<Rev>,
     /// Wakes the reconciler.
@@ -48,6 +50,7 @@ impl State {
             model_rev: watch::Sender::new(model.rev),
             model: Shared::of(model),
             reports: NodeReports::new(),
+            metrics: OwnMetrics::default(),
             changed: watch::Sender::new(()),
         })
     }

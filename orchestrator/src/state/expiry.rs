@@ -150,7 +150,12 @@ mod tests {
             crate::state::records::encode(&CursorRecord { seq: 7, node: node.parse().unwrap(), at })
         };
         let join = |expires| {
-            crate::state::records::encode(&JoinRecord { tenant: None, pool: true, expires })
+            crate::state::records::encode(&JoinRecord {
+                tenant: None,
+                pool: true,
+                expires,
+                machine: None,
+            })
         };
         let node = json!({
             "id": "here", "tenant": null, "joined": begin, "drain": false, "certificates": [],

@@ -2,8 +2,8 @@
 //! system (`/sys/…`).
 
 use spec::{
-    CertificateName, ClusterName, CredentialName, Digest, Family, HostName, NodeId, Port,
-    SecretName, ServiceName, TaskDefinitionId, TaskId, Tenant, Timestamp, VolumeName,
+    CertificateName, ClusterName, CredentialName, Digest, Family, HostName, NodeGroupName, NodeId,
+    Port, SecretName, ServiceName, TaskDefinitionId, TaskId, Tenant, Timestamp, VolumeName,
 };
 
 /// Counts up with each start; every write of the reconciler is fenced by it.
@@ -44,6 +44,12 @@ pub(crate) fn node(id: &NodeId) -> String {
 /// Of the ingresses, and the service that has it.
 pub(crate) fn port(port: &Port) -> String {
     format!("/sys/ports/{port}")
+}
+
+pub(crate) const NODE_GROUPS: &str = "/sys/node-groups/";
+
+pub(crate) fn node_group(name: &NodeGroupName) -> String {
+    format!("{NODE_GROUPS}{name}")
 }
 
 /// Which node a certificate belongs to, by its fingerprint.
@@ -214,6 +220,7 @@ pub(crate) enum Kind {
     HostCertificate(Tenant),
     Order(Tenant),
     Node,
+    NodeGroup,
     Quota(Tenant),
     Host,
     Idempotency,
@@ -237,6 +244,7 @@ impl Kind {
                 _ => Self::Other,
             },
             (Some("sys"), Some("nodes"), Some(_)) => Self::Node,
+            (Some("sys"), Some("node-groups"), Some(_)) => Self::NodeGroup,
             (Some("sys"), Some("quotas"), Some(tenant)) => {
                 tenant.parse().map_or(Self::Other, Self::Quota)
             }

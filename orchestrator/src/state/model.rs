@@ -4,14 +4,15 @@ use std::{
 };
 
 use spec::{
-    CertificateName, Cluster, ClusterName, HostName, NodeId, SecretName, TaskDefinitionId, Tenant,
-    TenantQuota, VolumeName,
+    CertificateName, Cluster, ClusterName, HostName, NodeGroupName, NodeId, SecretName,
+    TaskDefinitionId, Tenant, TenantQuota, VolumeName,
 };
 use store::{Event, Kv, Ranged, Rev};
 
 use super::{
     hosts::HostClaim,
     keys::Kind,
+    node_groups::NodeGroup,
     objects::{Certificate, Volume},
     orders::OrderRecord,
     records::{
@@ -34,6 +35,7 @@ pub(crate) struct Model {
     pub services: BTreeMap<ServiceKey, Arc<Stored<ServiceRecord>>>,
     pub tasks: BTreeMap<TaskKey, Arc<Stored<TaskRecord>>>,
     pub nodes: BTreeMap<NodeId, Arc<NodeRecord>>,
+    pub node_groups: BTreeMap<NodeGroupName, Arc<Stored<NodeGroup>>>,
     pub volumes: BTreeMap<(Tenant, VolumeName), Volume>,
     /// Host names that services have beside their own.
     pub hosts: BTreeMap<HostName, HostClaim>,
@@ -156,22 +158,7 @@ impl Model {
                 set_entry(&mut self.definition_bytes, key.clone(), bytes);
                 set_entry(&mut self.definitions, key, exists.then(|| Arc::new(record)));
             }
-            Kind::Service(tenant) => {
-                let stored = Stored::<ServiceRecord>::of(kv)?;
-                let service = &stored.value.service;
-                let key = (tenant, service.cluster.clone(), service.name.clone());
-                let after = exists.then(|| Arc::new(stored));
-                let before = set_entry(&mut self.services, key, after.clone());
-                let route = |service: Arc<Stored<ServiceRecord>>| {
-                    let spec = &service.value.service.spec;
-                    let follows = spec.scaling.as_ref().map(spec::Scaling::follows_requests);
-                    let share = (service.value.newest_percent(), follows);
-                    (spec.ingress.clone(), spec.task_definition.clone(), share)
-                };
-                if before.map(route) != after.map(route) {
-                    self.routes_rev = self.rev;
-                }
-            }
+            Kind::Service(tenant) => self.set_service(tenant, Stored::of(kv)?, exists),
             Kind::Task(tenant) => self.set_task(tenant, Stored::of(kv)?, exists),
             Kind::Volume(tenant) => {
                 let volume: Volume = decode(kv)?;
@@ -201,6 +188,11 @@ impl Model {
                     self.routes_rev = self.rev;
                 }
             }
+            Kind::NodeGroup => {
+                let group = Stored::<NodeGroup>::of(kv)?;
+                let name = group.value.name.clone();
+                set_entry(&mut self.node_groups, name, exists.then(|| Arc::new(group)));
+            }
             Kind::Quota(tenant) => {
                 set_entry(&mut self.quotas, tenant, exists.then_some(decode(kv)?));
             }
@@ -220,6 +212,22 @@ impl Model {
         let challenge = record.challenge.clone().filter(|_| exists);
         let before = set_entry(&mut self.orders, key, exists.then_some(record));
         if before.and_then(|before| before.challenge) != challenge {
+            self.routes_rev = self.rev;
+        }
+    }
+
+    fn set_service(&mut self, tenant: Tenant, stored: Stored<ServiceRecord>, exists: bool) {
+        let service = &stored.value.service;
+        let key = (tenant, service.cluster.clone(), service.name.clone());
+        let after = exists.then(|| Arc::new(stored));
+        let before = set_entry(&mut self.services, key, after.clone());
+        let route = |service: Arc<Stored<ServiceRecord>>| {
+            let spec = &service.value.service.spec;
+            let follows = spec.scaling.as_ref().map(spec::Scaling::follows_requests);
+            let share = (service.value.newest_percent(), follows);
+            (spec.ingress.clone(), spec.task_definition.clone(), share)
+        };
+        if before.map(route) != after.map(route) {
             self.routes_rev = self.rev;
         }
     }

@@ -7,10 +7,10 @@ use std::{
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use spec::{
-    ClusterName, ContainerDefinition, Deployment, FileGrant, LaunchType, NodeId, NodeSpec,
-    PortMapping, Protocol, Service, ServiceEvent, ServiceListener, ServiceName, Taint, Task,
-    TaskDefinition, TaskDefinitionId, TaskId, TaskPhase, TaskSpec, TaskStatus, Tenant, Timestamp,
-    VolumeName,
+    ClusterName, ContainerDefinition, ContainerName, Deployment, FileGrant, LaunchType,
+    NodeGroupName, NodeId, NodeSpec, PortMapping, Protocol, Service, ServiceEvent, ServiceListener,
+    ServiceName, Taint, Task, TaskDefinition, TaskDefinitionId, TaskId, TaskPhase, TaskSpec,
+    TaskStatus, Tenant, Timestamp, VolumeName,
 };
 use store::{Compare, Kv, Rev, Txn};
 
@@ -18,6 +18,8 @@ use super::{
     objects::{Certificate, Runs, Secret},
     seal::Sealed,
 };
+
+use crate::limits::RESTARTS_KEPT_MAX;
 
 /// What a service and a task are called in the model.
 pub(crate) type ServiceKey = (Tenant, ClusterName, ServiceName);
@@ -193,6 +195,20 @@ pub(crate) struct TaskRecord {
     /// Whether another task takes its place because another node is better for it.
     #[serde(default)]
     pub moving: bool,
+    /// When containers of it were started again, newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub restarts: Vec<Restarted>,
+}
+
+/// A container of a task was started again on its node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Restarted {
+    pub at: Timestamp,
+    pub container: ContainerName,
+    /// How often until then.
+    pub count: u32,
+    /// With which it had ended, where that was seen.
+    pub exit_code: Option<i32>,
 }
 
 /// Which replica of a service a task is.
@@ -230,6 +246,7 @@ impl TaskRecord {
             readied: None,
             failed: None,
             moving: false,
+            restarts: Vec::new(),
         }
     }
 
@@ -271,7 +288,22 @@ impl TaskRecord {
         let ended = (status.phase == TaskPhase::Stopped).then(|| self.ended.unwrap_or(now));
         let ran = self.ran || status.phase == TaskPhase::Running;
         let readied = self.readied.or_else(|| status.is_ready().then_some(now));
-        Self { task: Task { status, ..self.task.clone() }, ended, ran, readied, ..self.clone() }
+        let restarts = self.restarts_with(&status, now);
+        let task = Task { status, ..self.task.clone() };
+        Self { task, ended, ran, readied, restarts, ..self.clone() }
+    }
+
+    /// What was restarted, with what `status` tells of that.
+    fn restarts_with(&self, status: &TaskStatus, now: Timestamp) -> Vec<Restarted> {
+        let before = &self.task.status.containers;
+        let restarted = status.containers.iter().filter_map(|one| {
+            let known = before.iter().find(|known| known.name == one.name);
+            let exit_code = known.and_then(|known| known.exit_code).or(one.exit_code);
+            let is_more = one.restarts > known.map_or(0, |known| known.restarts);
+            let (container, count) = (one.name.clone(), one.restarts);
+            is_more.then_some(Restarted { at: now, container, count, exit_code })
+        });
+        restarted.chain(self.restarts.iter().cloned()).take(RESTARTS_KEPT_MAX).collect()
     }
 
     /// This task as of `phase`, because of `reason`.
@@ -347,6 +379,9 @@ pub(crate) struct JoinRecord {
     pub tenant: Option<Tenant>,
     pub pool: bool,
     pub expires: Timestamp,
+    /// The one machine that it is for, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<(NodeGroupName, NodeId)>,
 }
 
 impl JoinRecord {

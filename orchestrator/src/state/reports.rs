@@ -15,7 +15,10 @@ use super::{
     rates::{Readings, TaskRate},
     records::TaskKey,
 };
-use crate::limits::{CLOCK_SKEW_MAX, NODE_DISCONNECTED_AFTER, NODE_GRACE, NODE_SUSPECT_AFTER};
+use crate::limits::{
+    CLOCK_SKEW_MAX, DISCONNECTED_AFTER_MISSED, HEARTBEAT_EVERY_MAX, HEARTBEAT_EVERY_MIN,
+    HEARTBEAT_SLACK, INATTENTIVE_AFTER, NODE_GRACE, REPORT_EVERY, SUSPECT_AFTER_MISSED,
+};
 
 /// What nodes report about themselves and their tasks, in memory alone: no heartbeat writes to the
 /// store.
@@ -24,12 +27,22 @@ pub(crate) struct NodeReports {
     started: Instant,
     started_at: Timestamp,
     nodes: Shared<BTreeMap<NodeId, LastReport>>,
+    attention: Shared<Attention>,
+}
+
+/// Since when this control plane has looked at nodes without a pause, and when it last did.
+#[derive(Debug)]
+struct Attention {
+    since: Instant,
+    last: Instant,
 }
 
 #[derive(Debug)]
 struct LastReport {
     at: Instant,
     label: Timestamp,
+    /// The time in which it says again that it is there.
+    heartbeat_every: Duration,
     /// The newest report's life and number.
     boot: String,
     seq: u64,
@@ -51,7 +64,40 @@ pub(crate) enum ReportOutcome {
 
 impl NodeReports {
     pub fn new() -> Self {
-        Self { started: Instant::now(), started_at: now(), nodes: Shared::default() }
+        let started = Instant::now();
+        let attention = Shared::of(Attention { since: started, last: started });
+        Self { started, started_at: now(), nodes: Shared::default(), attention }
+    }
+
+    /// The control plane looks at its nodes. Where it was stopped itself, their silence is counted
+    /// from now on.
+    pub fn attend(&self) {
+        self.attend_at(Instant::now());
+    }
+
+    fn attend_at(&self, now: Instant) {
+        let mut attention = self.attention.write();
+        if now.duration_since(attention.last) > INATTENTIVE_AFTER {
+            attention.since = now;
+        }
+        attention.last = now;
+    }
+
+    /// `node` says within which time it says again that it is there.
+    pub fn expect(&self, node: &NodeId, every: Duration) {
+        if let Some(seen) = self.nodes.write().get_mut(node) {
+            seen.heartbeat_every = every.clamp(HEARTBEAT_EVERY_MIN, HEARTBEAT_EVERY_MAX);
+        }
+    }
+
+    /// When the next node is disconnected, if none says before that it is there.
+    pub fn next_disconnection(&self) -> Option<Instant> {
+        let (now, since) = (Instant::now(), self.attention.read().since);
+        let nodes = self.nodes.read();
+        let disconnected = nodes
+            .values()
+            .map(|seen| seen.at.max(since) + silence(seen.heartbeat_every).disconnected_after);
+        disconnected.filter(|at| *at > now).min()
     }
 
     /// `node` sent a request. Returns its condition until then.
@@ -62,6 +108,7 @@ impl NodeReports {
         let seen = nodes.entry(node.clone()).or_insert_with(|| LastReport {
             at,
             label,
+            heartbeat_every: REPORT_EVERY,
             boot: String::new(),
             seq: 0,
             statuses: BTreeMap::new(),
@@ -80,6 +127,9 @@ impl NodeReports {
         let seen = nodes.get_mut(node).expect("its entry was made just now");
         if seen.boot == report.boot && report.seq <= seen.seq {
             return ReportOutcome::Stale;
+        }
+        if seen.boot != report.boot {
+            seen.heartbeat_every = REPORT_EVERY; // until this agent says otherwise
         }
         let before = pressure(&seen.problems);
         seen.problems = report.problems.clone();
@@ -169,7 +219,11 @@ impl NodeReports {
 
     fn node_at(&self, node: &NodeId, now: Instant) -> NodeStatus {
         let (condition, last_seen) = match self.nodes.read().get(node) {
-            Some(seen) => (condition(now.duration_since(seen.at)), seen.label),
+            Some(seen) => {
+                let heard = seen.at.max(self.attention.read().since);
+                let silent_for = now.saturating_duration_since(heard);
+                (silence(seen.heartbeat_every).condition(silent_for), seen.label)
+            }
             None if now.duration_since(self.started) < NODE_GRACE => {
                 (NodeCondition::Suspect, self.started_at)
             }
@@ -196,11 +250,27 @@ fn clock_skew(there: Timestamp, here: Timestamp) -> Option<NodeProblem> {
     })
 }
 
-fn condition(silent_for: Duration) -> NodeCondition {
-    match silent_for {
-        _ if silent_for >= NODE_DISCONNECTED_AFTER => NodeCondition::Disconnected,
-        _ if silent_for >= NODE_SUSPECT_AFTER => NodeCondition::Suspect,
-        _ => NodeCondition::Ready,
+/// What silence means of a node that says so often that it is there.
+struct Silence {
+    suspect_after: Duration,
+    disconnected_after: Duration,
+}
+
+fn silence(heartbeat_every: Duration) -> Silence {
+    let missed = |count: u32| heartbeat_every * count + HEARTBEAT_SLACK;
+    Silence {
+        suspect_after: missed(SUSPECT_AFTER_MISSED),
+        disconnected_after: missed(DISCONNECTED_AFTER_MISSED),
+    }
+}
+
+impl Silence {
+    fn condition(&self, silent_for: Duration) -> NodeCondition {
+        match silent_for {
+            _ if silent_for >= self.disconnected_after => NodeCondition::Disconnected,
+            _ if silent_for >= self.suspect_after => NodeCondition::Suspect,
+            _ => NodeCondition::Ready,
+        }
     }
 }
 
@@ -210,21 +280,49 @@ mod tests {
 
     #[test]
     fn a_silent_node_is_suspected_and_then_disconnected() {
+        use NodeCondition::{Disconnected, Ready, Suspect};
+        let (reports, node) = (NodeReports::new(), "n1".parse().unwrap());
+        for (every, after, want) in [
+            (None, 6_400, Ready), // an agent of the version before
+            (None, 6_600, Suspect),
+            (None, 12_400, Suspect),
+            (None, 12_600, Disconnected),
+            (Some(1_000), 2_400, Ready),
+            (Some(1_000), 2_600, Suspect),
+            (Some(1_000), 4_400, Suspect),
+            (Some(1_000), 4_600, Disconnected),
+            (Some(3_000), 12_400, Suspect), // it leaves its tasks to the next agent
+            (Some(3_600_000), 20_400, Suspect), // no node is waited for without end
+            (Some(3_600_000), 20_600, Disconnected),
+            (Some(0), 2_400, Ready), // and none is lost by what it asks for
+        ] {
+            reports.heard(&node);
+            every.into_iter().for_each(|ms| reports.expect(&node, Duration::from_millis(ms)));
+            let heard = reports.nodes.read()[&node].at;
+            let seen = reports.node_at(&node, heard + Duration::from_millis(after));
+            assert_eq!(seen.condition, want, "{every:?}, {after} ms");
+            let next = reports.next_disconnection().expect("it is there");
+            assert!((next > heard + Duration::from_millis(after)) == (want != Disconnected));
+        }
+    }
+
+    #[test]
+    fn what_a_stopped_control_plane_did_not_hear_is_no_silence() {
         let (reports, node) = (NodeReports::new(), "n1".parse().unwrap());
         reports.heard(&node);
-        let heard = Instant::now();
+        reports.expect(&node, Duration::from_secs(1));
+        let heard = reports.nodes.read()[&node].at;
+        let condition =
+            |after| reports.node_at(&node, heard + Duration::from_secs(after)).condition;
+        reports.attend_at(heard + Duration::from_secs(2));
+        assert_eq!(condition(5), NodeCondition::Disconnected);
+        reports.attend_at(heard + Duration::from_secs(60));
         for (after, want) in [
-            (0, NodeCondition::Ready),
-            (5, NodeCondition::Ready),
-            (6, NodeCondition::Suspect),
-            (9, NodeCondition::Suspect),
-            (10, NodeCondition::Disconnected),
+            (60, NodeCondition::Ready),
+            (63, NodeCondition::Suspect),
+            (65, NodeCondition::Disconnected),
         ] {
-            assert_eq!(
-                reports.node_at(&node, heard + Duration::from_secs(after)).condition,
-                want,
-                "{after} s"
-            );
+            assert_eq!(condition(after), want, "{after} s");
         }
     }
 

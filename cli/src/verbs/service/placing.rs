@@ -46,7 +46,8 @@ pub struct ScalingFlags {
     #[arg(long, value_name = "MIN..MAX", value_parser = bounds)]
     scale: Option<(u32, u32)>,
     /// Load each copy so: cpu=PERCENT and memory=PERCENT of what it reserves,
-    /// requests=PER_SECOND, or concurrency=REQUESTS at one time; may be repeated
+    /// requests=PER_SECOND, concurrency=REQUESTS at one time, or metric:NAME=NUMBER of what
+    /// `service metric put` reports; may be repeated
     #[arg(long, value_name = "METRIC=VALUE")]
     target: Vec<ScalingTarget>,
     /// Change the bounds at a minute of the week, in UTC: mon-fri@08:00=4..20; may be repeated

@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use futures_util::future::join_all;
 use http::StatusCode;
@@ -6,13 +6,14 @@ use spec::{
     ContainerStatus, NodeId, NodeSpec, Resources, TaskDefinition, TaskPhase, TaskStatus, Tenant,
     TenantQuota, Usage,
     wire::{
-        self, IngressCertificate, JoinRequest, JoinResponse, NodeReport, RenewRequest, ReportedTask,
+        self, Heartbeat, IngressCertificate, JoinRequest, JoinResponse, NodeReport, RenewRequest,
+        ReportedTask,
     },
 };
 use store::Txn;
 use tokio::time::{Instant, timeout_at};
 
-use super::{certificates, secrets};
+use super::{certificates, newer_agent::message, node_groups, secrets};
 use crate::{
     api::{
         call::{Call, Reply},
@@ -28,7 +29,9 @@ use crate::{
     state::{
         State,
         ca::Leaf,
-        keys, now,
+        keys,
+        node_groups::NODE_GROUP_LABEL,
+        now,
         records::{Guarded, JoinRecord, NodeRecord, POOL_LABEL, Stored, TaskRecord, encode},
         reports::ReportOutcome,
         tokens,
@@ -37,21 +40,14 @@ use crate::{
 
 /// A token works once: it goes in the transaction that makes the node.
 pub(crate) async fn join(call: Call) -> Result<Reply, ApiError> {
-    let JoinRequest { version, secret, name, csr_pem, spec } = call.json()?;
+    let JoinRequest { version, secret, name, csr_pem, spec } = message(&call)?;
     wire::check_version("the join request", version)?;
     check_spec(&spec)?;
     let (api, state) = (&call.api, call.state());
     let key = keys::join(&tokens::hashed(&secret));
     let token: Option<Stored<JoinRecord>> = state.get(key.clone()).await?;
     let good = token.filter(|token| token.value.is_good(now()));
-    let token = good.ok_or_else(|| {
-        ApiError::new(
-            StatusCode::UNAUTHORIZED,
-            "join-token",
-            "this join token was used, has expired, or never was one",
-        )
-        .hint("make a new one: margay node token")
-    })?;
+    let token = good.ok_or_else(ApiError::join_token)?;
     // One after the other, so that each counts those before it.
     let _turn = match &token.value.tenant {
         Some(tenant) => {
@@ -62,7 +58,10 @@ pub(crate) async fn join(call: Call) -> Result<Reply, ApiError> {
         }
         None => None,
     };
-    let id = free_name(state, name).await?;
+    let (id, labels, taints) = match &token.value.machine {
+        Some((group, node)) => node_groups::admit(state, group, node).await?,
+        None => (free_name(state, name).await?, BTreeMap::new(), Vec::new()),
+    };
     let leaf = api.issuer.ca.sign(&id, &csr_pem, now())?;
     let record = NodeRecord {
         id: id.clone(),
@@ -72,8 +71,8 @@ pub(crate) async fn join(call: Call) -> Result<Reply, ApiError> {
         drain: false,
         drain_deadline: None,
         cordoned: false,
-        labels: BTreeMap::new(),
-        taints: Vec::new(),
+        labels,
+        taints,
         certificates: vec![leaf.fingerprint.clone()],
     };
     let txn = Txn::new()
@@ -109,6 +108,7 @@ fn welcome(api: &Api, node: NodeId, leaf: Leaf) -> JoinResponse {
 
 fn with_pool(mut spec: NodeSpec, pool: bool) -> NodeSpec {
     spec.labels.remove(POOL_LABEL);
+    spec.labels.remove(NODE_GROUP_LABEL);
     if pool {
         spec.labels.insert(POOL_LABEL.to_owned(), "true".to_owned());
     }
@@ -224,9 +224,18 @@ pub(crate) async fn desired(call: Call) -> Result<Reply, ApiError> {
     }
 }
 
+/// That it came is noted with every request of a node.
+pub(crate) async fn heartbeat(call: Call) -> Result<Reply, ApiError> {
+    let Heartbeat { version, next_ms } = call.json()?;
+    wire::check_version("the heartbeat", version)?;
+    let Principal::Node { id, .. } = &call.principal else { return Err(ApiError::forbidden()) };
+    call.state().reports.expect(id, Duration::from_millis(next_ms.into()));
+    Reply::done()
+}
+
 /// Writes only what changed. A heartbeat that says the same again stays in memory.
 pub(crate) async fn report(call: Call) -> Result<Reply, ApiError> {
-    let mut report: NodeReport = call.json()?;
+    let mut report: NodeReport = message(&call)?;
     wire::check_version("the report", report.version)?;
     check_spec(&report.spec)?;
     let stored = this_node(&call).await?;

@@ -43,7 +43,7 @@ pub(crate) async fn create_join_token(call: Call) -> Result<Reply, ApiError> {
         let key = keys::join(&tokens::hashed(join_secret(&call, &seed)));
         let expires = Timestamp::from_millis(now().millis() + JOIN_TIME.as_millis() as u64);
         let (tenant, pool) = (tenant.clone(), wanted.pool || wanted.shared);
-        let txn = Txn::new().create(key, &JoinRecord { tenant, pool, expires });
+        let txn = Txn::new().create(key, &JoinRecord { tenant, pool, expires, machine: None });
         Ok(Creation::new(txn, &CreatedJoinToken { token: seed, expires }))
     })
     .await?;

@@ -1,6 +1,7 @@
 //! One function per route. Each gets a principal that may make the request, and sees only the keys
 //! of that principal.
 
+mod newer_agent; // what is too new to be understood
 pub(crate) mod agent; // what node agents ask and report
 pub(crate) mod certificates; // of host names
 pub(crate) mod clusters;
@@ -12,6 +13,8 @@ pub(crate) mod hosts; // of services, and domains of tenants
 pub(crate) mod identity; // the caller, and join tokens
 pub(crate) mod ledger; // where usage is billed
 mod listeners; // of services
+pub(crate) mod metrics; // that clients report of services
+pub(crate) mod node_groups; // and what is to be done for their machines
 pub(crate) mod nodes;
 pub(crate) mod quotas;
 pub(crate) mod rollouts; // of services

@@ -13,6 +13,7 @@ use crate::{
     state::{
         keys,
         model::Model,
+        node_groups::NODE_GROUP_LABEL,
         now,
         objects::Volume,
         records::{DefinitionRecord, Guarded, NodeRecord, POOL_LABEL, Stored},
@@ -142,6 +143,12 @@ pub(crate) async fn update(call: Call) -> Result<Reply, ApiError> {
         return Err(ApiError::invalid(format!(
             "labels `{POOL_LABEL}` and `{POOL_NATIVE_LABEL}` say what a node consents to, and are \
              given at the node"
+        )));
+    }
+    let names = wanted.labels.keys().chain(&wanted.remove_labels);
+    if names.into_iter().any(|name| name == NODE_GROUP_LABEL) {
+        return Err(ApiError::invalid(format!(
+            "label `{NODE_GROUP_LABEL}` says by which group a node was added, and stays"
         )));
     }
     for (name, value) in &wanted.labels {

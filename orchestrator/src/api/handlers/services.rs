@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use spec::{
     ClusterName, IngressSettings, LaunchType, NodeCondition, SchedulingStrategy, Service,
@@ -215,6 +215,7 @@ fn statuses(call: &Call, only: Option<&(ClusterName, ServiceName)>) -> Result<St
     let (tenant, model) = (call.tenant()?, call.state().model());
     let conditions = call.state().reports.conditions(model.nodes.keys());
     let mut statuses = Statuses::new();
+    let mut ready = BTreeSet::new();
     for ((owner, cluster, name), stored) in &model.services {
         let key = (cluster.clone(), name.clone());
         if owner == tenant && only.is_none_or(|only| *only == key) {
@@ -233,7 +234,8 @@ fn statuses(call: &Call, only: Option<&(ClusterName, ServiceName)>) -> Result<St
         else {
             continue;
         };
-        let Some(status) = statuses.get_mut(&(spec.cluster.clone(), service)) else { continue };
+        let key = (spec.cluster.clone(), service);
+        let Some(status) = statuses.get_mut(&key) else { continue };
         let condition = spec.node.as_ref().and_then(|node| conditions.get(node));
         if condition.is_none_or(|condition| *condition == NodeCondition::Disconnected) {
             continue;
@@ -241,7 +243,9 @@ fn statuses(call: &Call, only: Option<&(ClusterName, ServiceName)>) -> Result<St
         status.placed += 1;
         status.running += u32::from(record.task.status.phase == TaskPhase::Running);
         if record.task.status.is_ready() {
-            status.ready += 1;
+            // Both revisions of a replica may be, while requests go over.
+            let ordinal = record.slot.map(|slot| slot.ordinal);
+            status.ready += u32::from(ready.insert((key, ordinal)));
             if !status.serving.contains(&spec.task_definition) {
                 status.serving.push(spec.task_definition.clone());
             }

@@ -189,6 +189,7 @@ impl TestCluster {
                     let stored = Stored { value, mod_rev, create_rev };
                     self.model.services.insert(key.clone(), Arc::new(stored));
                 }
+                Step::NodeGroup { .. } => unreachable!("scripts have no node groups"),
                 Step::Forget { key, .. } => drop(self.model.tasks.remove(key)),
             }
         }
