@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
 use crate::{
-    stage::{Stage, eventually, signal},
+    stage::{Stage, cut_power, eventually},
     up::{Up, running_tasks, serve_cats},
 };
 
@@ -62,9 +62,7 @@ fn nodes_are_upgraded_one_by_one_and_a_failure_stops_the_rollout() {
     assert!(err.contains("waited 1s until it is ready and of version 99.0.0"), "{err}");
 
     // With a node that is silent none is touched.
-    for name in ["STOP", "KILL"] {
-        others[1].processes().iter().for_each(|(pid, _)| signal(*pid, name));
-    }
+    cut_power(&others[1]);
     drop(running.pop());
     eventually("it is known to be lost", || {
         stage.margay(["node", "ls"]).ok().contains("disconnected").then_some(())

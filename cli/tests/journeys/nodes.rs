@@ -5,7 +5,7 @@ use std::{process::Command, time::Duration};
 use serde_json::Value;
 
 use crate::{
-    stage::{Running, Stage, eventually, get, signal},
+    stage::{Running, Stage, cut_power, eventually, get, signal},
     up::{Up, page_is_served, running_tasks, serve_cats},
 };
 
@@ -38,10 +38,7 @@ fn a_second_node_takes_its_share_and_its_copies_are_replaced_when_it_is_lost() {
     for _ in 0..8 {
         eventually("the page is served", || page_is_served(&up));
     }
-    // Agent, ingress, workers, all at once: as after a power cut.
-    for name in ["STOP", "KILL"] {
-        other.processes().iter().for_each(|(pid, _)| signal(*pid, name));
-    }
+    cut_power(&other);
     drop(node);
     eventually("the lost copies are replaced", || {
         let nodes = nodes();

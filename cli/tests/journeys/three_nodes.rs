@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::{
     network::Network,
-    stage::{Running, Stage, eventually, get, signal},
+    stage::{Running, Stage, cut_power, eventually, get},
     up::{HOST, Up, record, serve_cats},
 };
 
@@ -78,7 +78,7 @@ impl Bed {
 
     /// Runs that the ledger has of the service.
     fn runs_billed(&self) -> u64 {
-        let usage = self.stages[0].margay(["usage", "--output", "json"]).ok();
+        let usage = self.stages[0].margay(["usage", "--from", "1d", "--output", "json"]).ok();
         let usage: Value = serde_json::from_str(&usage).expect("JSON");
         let rows = usage.as_array().expect("a list").iter();
         rows.filter_map(|row| row["runs"].as_u64()).sum()
@@ -204,10 +204,7 @@ fn a_machine_that_is_lost_is_replaced_within_ten_seconds_and_costs_no_get() {
     let load = bed.load();
     load.served_more();
     let began = Instant::now();
-    // All at once: no agent of a machine without power notices that its supervisor is gone.
-    for name in ["STOP", "KILL"] {
-        bed.stages[2].processes().iter().for_each(|(pid, _)| signal(*pid, name));
-    }
+    cut_power(&bed.stages[2]);
     drop(bed.nodes.pop());
     bed.until_at(&["local", "local", "second"]);
     let replaced = began.elapsed();

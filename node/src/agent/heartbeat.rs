@@ -12,7 +12,7 @@ use super::{
     },
     process::Agent,
 };
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, chain};
 
 impl Agent {
     /// Beside the reports, which are large and wait for each other.
@@ -21,7 +21,8 @@ impl Agent {
         loop {
             let sent = match &control {
                 Ok(control) => send(control, HEARTBEAT_EVERY, HEARTBEAT_TIME_MAX).await,
-                Err(_) => Ok(()), // the reports tell of it
+                // The reports tell of it.
+                Err(error) => Err(Error::Identity(chain(error))),
             };
             match sent {
                 Ok(()) => sleep(HEARTBEAT_EVERY).await,
