@@ -24,6 +24,7 @@ use crate::{
     machine,
     measure::{self, Contender},
     platform::Margay,
+    routes,
 };
 
 const ROUNDS: usize = 5;
@@ -69,6 +70,7 @@ pub fn run(margay: &Margay) -> Result<()> {
     rates(&wrk, &proxies)?;
     times(stand.backend_port, &proxies)?;
     kept(&proxies)?;
+    routes::changes(&margay.home().join("ingress/routes.json"), proxies[0].port)?;
     drop(proxies);
     let Some(openssl) = machine::peer("openssl", "apt-get install openssl") else { return Ok(()) };
     let certificate = certificate(&openssl, stand.folder.path())?;

@@ -18,6 +18,7 @@ mod start; // `margay run hello` beside `runc run` and `docker run`
 mod native; // a Linux image's `true`, and `exec`
 mod serve; // requests per second of one component
 mod files; // the cats page beside nginx
+mod routes; // a change of a large route table
 mod ingress; // as a reverse proxy, beside nginx
 mod idle; // resident memory of what waits
 mod rebuild; // a build that has nothing to do

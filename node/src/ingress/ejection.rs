@@ -21,10 +21,15 @@ use super::{
     upstream::{Answer, Probed, Upstream},
 };
 
-/// Ready when `replica` is ejected. While a request waits for it, it is probed whenever it has
-/// answered nothing for a while.
-pub(super) async fn ejected(replica: &Replica, upstream: &Arc<Upstream>, addresses: &AddressRules) {
-    let (answering, waited) = (&replica.answering, Instant::now());
+/// Ready when `replica` is ejected. While a request waits for it, here from `waited` on, it is
+/// probed whenever it has answered nothing for a while.
+pub(super) async fn ejected(
+    replica: &Replica,
+    waited: Instant,
+    upstream: &Arc<Upstream>,
+    addresses: &AddressRules,
+) {
+    let answering = &replica.answering;
     loop {
         let changed = answering.changed.notified();
         let ingress_changed = replica.ingress.as_ref().map(|ingress| ingress.changed.notified());

@@ -1,12 +1,12 @@
-use std::{io, net::IpAddr, sync::Arc, time::Duration};
+use std::{borrow::Cow, io, sync::Arc, time::Duration};
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, request};
 use http_body::Body;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use net::{Scheme, Sender, TrustedProxies};
-use runtime::AddressRules;
-use spec::{Tenant, wire::PeerTrust};
+use spec::Tenant;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
@@ -14,9 +14,13 @@ use super::{
     access_log::AccessLog,
     challenge, ejection,
     error::{Form, GatewayError},
+    exchange::Failed,
     grpc, head,
     hop::{self, HOP, Said},
-    limits::{BEYOND_THE_REPLICA, EJECTED_WAIT_MAX, Limits, REPLACEMENT_TIME_MAX, RETRY_EVERY},
+    limits::{
+        BEYOND_THE_REPLICA, EJECTED_WAIT_MAX, Limits, REPLACEMENT_TIME_MAX, RETRY_EVERY,
+        WATCHED_AFTER,
+    },
     logged_body::{LoggedBody, Pending},
     request_body::{ReplicaClock, RequestBody},
     response_body::{Idle, InFlight, Relayed, ResponseBody},
@@ -26,7 +30,7 @@ use super::{
     trace::{REQUEST_ID, RequestIds, Trace},
     tunnelled,
     upgrade::Upgrade,
-    upstream::{Lease, Upstream},
+    upstream::{Asked, Lease, ReplicaAnswer, ReplicaBody, Upstream},
 };
 
 /// Everything that answers requests.
@@ -47,26 +51,66 @@ struct Times {
     idle: Duration,
 }
 
-/// A request without a body, to be sent once more.
-struct Again {
-    parts: http::request::Parts,
-    /// Also after it may have been carried out.
-    is_idempotent: bool,
+/// What a request is for.
+struct Aim {
+    host: String,
+    path: String,
+    /// The replica that the client stays with, or that another ingress has chosen.
+    named: Option<String>,
 }
 
-impl Again {
-    fn request(&self) -> Request<RequestBody> {
-        Request::from_parts(self.parts.clone(), RequestBody::none())
+impl Aim {
+    fn wanted<'a>(&'a self, arrival: &'a Arrival) -> Wanted<'a> {
+        Wanted { host: &self.host, path: &self.path, arrival, replica: self.named.as_deref() }
     }
+}
+
+/// What is sent to one replica after the other, until one answers.
+struct Sent {
+    aim: Aim,
+    number: Number,
+    service: Arc<Service>,
+    head: request::Parts,
+    body: RequestBody,
+    upgrade: Option<Upgrade>,
+    /// It has no body, so that it can be sent once more…
+    is_bare: bool,
+    /// …also after it may have been carried out.
+    is_idempotent: bool,
+    /// Whether the client is to stay with its replica, and whether it has come by HTTPS.
+    stays: Option<bool>,
+}
+
+impl Sent {
+    /// Whether it can be sent again, though it may have been carried out.
+    fn is_repeatable(&self) -> bool {
+        self.is_bare && self.is_idempotent
+    }
+}
+
+/// What a request turns out to be, before anything is waited for.
+enum Prepared {
+    Send(Box<Sent>),
+    /// The ingress itself has the response.
+    Answered(Response<Full<Bytes>>),
+    /// The question of another ingress about a replica.
+    Probe(Arc<Replica>),
+    /// Its wish for the bytes of one that speaks no HTTP.
+    Tunnel(Arc<Replica>),
 }
 
 /// How far an attempt with one replica got.
 enum Attempt {
-    Answered(Response<Incoming>, Lease),
+    Answered(Response<ReplicaBody>),
     /// Nothing was sent: the request is whole.
-    NotSent(Request<RequestBody>, String),
+    NotSent(String),
     /// Something was sent, and no response came.
     Lost(String),
+    GivenUp(GivenUp),
+}
+
+/// Why a response is waited for no longer.
+enum GivenUp {
     /// The replica was ejected, and another one may be asked instead.
     Ejected,
     /// The replica was ejected and has not come back, and the request may not be sent twice.
@@ -74,16 +118,24 @@ enum Attempt {
     TooSlow,
 }
 
+impl GivenUp {
+    fn refusal(self, host: &str) -> GatewayError {
+        match self {
+            Self::Ejected => GatewayError::no_replica(host),
+            Self::StoppedAnswering => GatewayError::stopped(host),
+            Self::TooSlow => GatewayError::too_slow(host),
+        }
+    }
+}
+
 impl Attempt {
     /// Counts what became of it as the replica's, and for the access log.
     fn count(&self, replica: &Replica, outcome: &mut Outcome) {
         outcome.ejected += u32::from(replica.is_ejected());
         match self {
-            Self::Answered(response, _) => replica.counts.answered(response.status()),
-            Self::NotSent(..) => {}
-            Self::Lost(_) | Self::Ejected | Self::StoppedAnswering | Self::TooSlow => {
-                replica.counts.lost();
-            }
+            Self::Answered(response) => replica.counts.answered(response.status()),
+            Self::NotSent(_) => {}
+            Self::Lost(_) | Self::GivenUp(_) => replica.counts.lost(),
         }
     }
 }
@@ -93,14 +145,14 @@ impl Forwarder {
     pub async fn answer(
         &self,
         request: Request<Incoming>,
-        peer: IpAddr,
-        scheme: Scheme,
+        peer: &Sender,
         arrival: &Arrival,
     ) -> Response<LoggedBody> {
         let is_client = !matches!(arrival, Arrival::Peer(..));
-        let is_believed = !is_client || self.proxies.contains(peer);
-        let trace = Trace::of(request.headers(), is_believed, &self.ids);
-        let sender = Sender::of(peer, scheme, request.headers(), &self.proxies);
+        let is_proxy = self.proxies.contains(peer.address);
+        let trace = Trace::of(request.headers(), !is_client || is_proxy, &self.ids);
+        let named = || Sender::of(peer.address, peer.scheme, request.headers(), &self.proxies);
+        let sender = if is_proxy { Cow::Owned(named()) } else { Cow::Borrowed(peer) };
         let (form, is_head) = (Form::of(request.headers()), request.method() == Method::HEAD);
         let log = self.access_log.as_ref().filter(|_| is_client).cloned();
         let mut pending =
@@ -117,7 +169,13 @@ impl Forwarder {
             chosen = name.and_then(|name| self.routes.replica_of(trust, name));
         }
         let is_call = grpc::is_call(request.headers());
-        let answer = self.forward(request, &sender, arrival, &trace, outcome).await;
+        let answer = match self.prepare(request, &sender, arrival, &trace, outcome) {
+            Ok(Prepared::Send(mut sent)) => self.try_replicas(&mut sent, arrival, outcome).await,
+            Ok(Prepared::Answered(own)) => Ok(own.map(ResponseBody::Own)),
+            Ok(Prepared::Probe(replica)) => Ok(Box::pin(self.answer_probe(&replica)).await),
+            Ok(Prepared::Tunnel(replica)) => Box::pin(tunnel(&replica)).await,
+            Err(refusal) => Err(refusal),
+        };
         let (mut response, unsent) = match answer {
             Ok(response) => (response, false),
             Err(refusal) => {
@@ -146,31 +204,77 @@ impl Forwarder {
         response.map(|body| LoggedBody::new(body, pending))
     }
 
-    async fn forward(
+    /// Decides what becomes of a request.
+    fn prepare(
         &self,
         request: Request<Incoming>,
         sender: &Sender,
         arrival: &Arrival,
         trace: &Trace,
         outcome: &mut Outcome,
-    ) -> Result<Response<ResponseBody>, GatewayError> {
+    ) -> Result<Prepared, GatewayError> {
         if let Arrival::Peer(node, trust) = arrival {
             if self.routes.trust_in(node).as_ref() != Some(trust) {
                 return Err(GatewayError::removed(node));
             }
             if let Some(replica) = hop::probed(&request) {
-                return self.answer_probe(trust, replica).await;
+                let replica = self.routes.replica_of(trust, replica);
+                let no_host = || GatewayError::bad("the request has no Host header");
+                return replica.map(Prepared::Probe).ok_or_else(no_host);
             }
             if let Some(name) = tunnelled::asked(&request) {
-                return self.tunnel(trust, name).await;
+                let replica = self.routes.replica_of(trust, name).or_else(|| {
+                    self.routes.refresh();
+                    self.routes.replica_of(trust, name)
+                });
+                return replica.map(Prepared::Tunnel).ok_or_else(|| GatewayError::no_replica(name));
             }
         }
-        if *arrival == Arrival::Client
-            && let Some(answer) = challenge::answer(&self.routes, &request)
-        {
-            return Ok(answer.map(ResponseBody::Own));
+        let is_client = *arrival == Arrival::Client;
+        if is_client && let Some(answer) = challenge::answer(&self.routes, &request) {
+            return Ok(Prepared::Answered(answer));
         }
-        let host = match (arrival, head::host(&request)?) {
+        let aim = self.aim(&request, arrival)?;
+        let mut number = Number::default();
+        let service = self.service(aim.wanted(arrival), &mut number)?;
+        outcome.service = Some(service.clone());
+        let (bytes_max, is_stream) = (self.limits.body_bytes_max, service.speaks_http2());
+        if request.body().size_hint().lower() > bytes_max && !is_stream {
+            return Err(GatewayError::too_large(bytes_max));
+        }
+        if is_client {
+            if service.settings.https && sender.scheme == Scheme::Http {
+                return Ok(Prepared::Answered(head::to_https(&request)?));
+            }
+            check_rate(&service, sender)?;
+        }
+        let (mut head, body) = request.into_parts();
+        let upgrade = Upgrade::asked(&head, &body, &service)?;
+        head::to_replica(&mut head, &aim.host, sender, arrival)?;
+        trace.set(&mut head.headers);
+        if let Some(upgrade) = &upgrade {
+            upgrade.ask(&mut head.headers);
+        }
+        let body = match is_stream {
+            true => RequestBody::stream(body),
+            false => RequestBody::new(body, bytes_max, self.limits.throughput()),
+        };
+        let is_sticky = service.settings.sticky && is_client;
+        Ok(Prepared::Send(Box::new(Sent {
+            aim,
+            number,
+            service,
+            is_bare: body.is_empty() && upgrade.is_none(),
+            is_idempotent: matches!(head.method, Method::GET | Method::HEAD),
+            stays: is_sticky.then_some(sender.scheme == Scheme::Https),
+            head,
+            body,
+            upgrade,
+        })))
+    }
+
+    fn aim(&self, request: &Request<Incoming>, arrival: &Arrival) -> Result<Aim, GatewayError> {
+        let host = match (arrival, head::host(request)?) {
             (Arrival::Inside(tenant), name) => self.host_inside(tenant, &name)?,
             (Arrival::Client | Arrival::Peer(..), host) => host,
         };
@@ -179,43 +283,8 @@ impl Forwarder {
             Arrival::Client => sticky::named(request.headers()),
             Arrival::Inside(_) => None,
         };
-        let (path, named) = (request.uri().path().to_owned(), named.map(str::to_owned));
-        let wanted = Wanted { host: &host, path: &path, arrival, replica: named.as_deref() };
-        let mut number = Number::default();
-        let service = self.service(wanted, &mut number)?;
-        outcome.service = Some(service.clone());
-        let (bytes_max, is_stream) = (self.limits.body_bytes_max, service.speaks_http2());
-        if request.body().size_hint().lower() > bytes_max && !is_stream {
-            return Err(GatewayError::too_large(bytes_max));
-        }
-        if *arrival == Arrival::Client {
-            if service.settings.https && sender.scheme == Scheme::Http {
-                return Ok(head::to_https(&request)?.map(ResponseBody::Own));
-            }
-            check_rate(&service, sender)?;
-        }
-        let mut parts = head::to_replica(&request, &host, sender, arrival)?;
-        trace.set(&mut parts.headers);
-        let upgrade = Upgrade::asked(&request, &service)?;
-        let body = match is_stream {
-            true => RequestBody::stream(request.into_body()),
-            false => RequestBody::new(request.into_body(), bytes_max, self.limits.throughput()),
-        };
-        let again = (body.is_empty() && upgrade.is_none()).then(|| Again {
-            is_idempotent: matches!(parts.method, Method::GET | Method::HEAD),
-            parts: parts.clone(),
-        });
-        if let Some(upgrade) = &upgrade {
-            upgrade.ask(&mut parts.headers);
-        }
-        let request = Request::from_parts(parts, body);
-        let (mut response, replica) =
-            self.try_replicas(wanted, &mut number, request, again, upgrade, outcome).await?;
-        let is_new = named.as_deref() != Some(&*replica);
-        if service.settings.sticky && is_new && *arrival == Arrival::Client {
-            sticky::name(response.headers_mut(), &replica, sender.scheme == Scheme::Https);
-        }
-        Ok(response)
+        let path = request.uri().path().to_owned();
+        Ok(Aim { host, path, named: named.map(str::to_owned) })
     }
 
     /// The host that a guest means, also when its first replica is ready just now: the agent, which
@@ -252,54 +321,27 @@ impl Forwarder {
     }
 
     /// Tells another ingress whether a replica here answers.
-    async fn answer_probe(
-        &self,
-        trust: &PeerTrust,
-        replica: &str,
-    ) -> Result<Response<ResponseBody>, GatewayError> {
-        let replica = self.routes.replica_of(trust, replica);
-        let replica = replica.ok_or_else(|| GatewayError::bad("the request has no Host header"))?;
+    async fn answer_probe(&self, replica: &Replica) -> Response<ResponseBody> {
         let addresses = self.routes.addresses();
-        let answers = ejection::answers(&replica, &self.upstream, &addresses).await;
+        let answers = ejection::answers(replica, &self.upstream, &addresses).await;
         let mut response = Response::new(ResponseBody::Own(Full::default()));
         *response.status_mut() = if answers { StatusCode::NO_CONTENT } else { hop::SILENT };
-        Ok(response)
+        response
     }
 
-    /// Leads another ingress to a replica here that speaks no HTTP.
-    async fn tunnel(
-        &self,
-        trust: &PeerTrust,
-        name: &str,
-    ) -> Result<Response<ResponseBody>, GatewayError> {
-        let replica = self.routes.replica_of(trust, name).or_else(|| {
-            self.routes.refresh();
-            self.routes.replica_of(trust, name)
-        });
-        let replica = replica.ok_or_else(|| GatewayError::no_replica(name))?;
-        let answer = tunnelled::answer(&replica).await;
-        let answer = answer.map_err(|_| GatewayError::no_replica(name))?;
-        Ok(answer.map(ResponseBody::Own))
-    }
-
-    /// Tries the replicas of a service until one answers, and says which one did.
+    /// Tries the replicas of a service until one answers.
     async fn try_replicas(
         &self,
-        wanted: Wanted<'_>,
-        number: &mut Number,
-        mut request: Request<RequestBody>,
-        again: Option<Again>,
-        upgrade: Option<Upgrade>,
+        sent: &mut Sent,
+        arrival: &Arrival,
         outcome: &mut Outcome,
-    ) -> Result<(Response<ResponseBody>, Arc<str>), GatewayError> {
+    ) -> Result<Response<ResponseBody>, GatewayError> {
         let deadline = Instant::now() + REPLACEMENT_TIME_MAX;
-        let host = wanted.host;
-        let twice = again.as_ref().filter(|again| again.is_idempotent);
         let mut why;
         loop {
-            let service = self.service(wanted, number)?;
-            let times = self.times_of(&service);
-            let replicas = self.routes.candidates(&service, wanted, number)?;
+            let times = self.times_of(&sent.service);
+            let wanted = sent.aim.wanted(arrival);
+            let replicas = self.routes.candidates(&sent.service, wanted, &mut sent.number)?;
             why = no_copy(wanted);
             for (index, replica) in replicas.iter().enumerate() {
                 if replica.is_ejected() && replicas.iter().any(|other| !other.is_ejected()) {
@@ -307,42 +349,42 @@ impl Forwarder {
                 }
                 let in_flight = InFlight::with(&replica.in_flight);
                 outcome.asks(replica);
-                let stream = (times.idle, service.speaks_http2().then(|| request.body().clock()));
+                let stream = sent.body.clock().filter(|_| sent.service.speaks_http2());
                 // Only for another one that may do better, and where nothing is done twice.
                 let mut rest = replicas[index + 1..].iter();
-                let may_leave = twice.is_some() && rest.any(|other| !other.is_ejected());
-                let attempt = self.attempt(replica, times, request, may_leave).await;
+                let may_leave = sent.is_repeatable() && rest.any(|other| !other.is_ejected());
+                let waiting = Waiting { time_max: times.response, may_leave };
+                let attempt = self.attempt(replica, sent, waiting).await;
                 attempt.count(replica, outcome);
+                let host = &*sent.aim.host;
                 match attempt {
-                    Attempt::Answered(response, lease) => {
+                    Attempt::Answered(response) => {
                         let said = self.hear(replica, &response, outcome);
-                        if said.unsent
-                            && let Some(again) = &again
-                        {
-                            lease.cut();
-                            (request, why) = (again.request(), GatewayError::no_replica(host));
+                        if said.unsent && sent.is_bare {
+                            why = GatewayError::no_replica(host);
                             continue;
                         }
-                        let response = pass_on(response, lease, in_flight, stream, upgrade).await?;
-                        return Ok((response, replica.name.clone()));
+                        let upgrade = sent.upgrade.take();
+                        let mut response =
+                            pass_on(response, in_flight, (times.idle, stream), upgrade)?;
+                        let is_new = sent.aim.named.as_deref() != Some(&*replica.name);
+                        if let Some(is_https) = sent.stays.filter(|_| is_new) {
+                            sticky::name(response.headers_mut(), &replica.name, is_https);
+                        }
+                        return Ok(response);
                     }
-                    Attempt::TooSlow => return Err(GatewayError::too_slow(host)),
-                    Attempt::StoppedAnswering => return Err(GatewayError::stopped(host)),
-                    Attempt::NotSent(whole, error) => {
+                    Attempt::NotSent(error) => {
                         tracing::debug!(host, target = ?replica.target, error, "not reached");
-                        request = whole;
                         why = GatewayError::no_replica(host);
                     }
-                    // The body of a GET is empty, and an empty one is as good as another.
-                    Attempt::Ejected => {
-                        why = GatewayError::no_replica(host);
-                        request = twice.ok_or_else(|| why.clone())?.request();
-                    }
+                    Attempt::GivenUp(GivenUp::Ejected) => why = GatewayError::no_replica(host),
+                    Attempt::GivenUp(given_up) => return Err(given_up.refusal(host)),
                     Attempt::Lost(error) => {
                         tracing::debug!(host, target = ?replica.target, error, "lost");
                         why = GatewayError::lost(host);
-                        let twice = twice.filter(|_| Instant::now() < deadline);
-                        request = twice.ok_or_else(|| why.clone())?.request();
+                        if !sent.is_repeatable() || Instant::now() >= deadline {
+                            return Err(why);
+                        }
                     }
                 }
             }
@@ -351,6 +393,7 @@ impl Forwarder {
             }
             sleep(RETRY_EVERY).await;
             self.routes.refresh();
+            sent.service = self.service(sent.aim.wanted(arrival), &mut sent.number)?;
         }
     }
 
@@ -358,7 +401,7 @@ impl Forwarder {
     fn hear(
         &self,
         replica: &Replica,
-        response: &Response<Incoming>,
+        response: &Response<ReplicaBody>,
         outcome: &mut Outcome,
     ) -> Said {
         outcome.head_after = Some(outcome.began.elapsed());
@@ -378,81 +421,126 @@ impl Forwarder {
         said
     }
 
-    /// A connection to `replica`, unless it turns out not to answer while that is made.
-    async fn lease(&self, replica: &Replica, addresses: &AddressRules) -> io::Result<Lease> {
-        let lease = self.upstream.lease(replica, addresses);
+    /// A connection to `replica` that is not there yet, unless it turns out not to answer while
+    /// that is made.
+    async fn lease(&self, replica: &Replica) -> io::Result<Lease> {
+        let addresses = self.routes.addresses();
+        let lease = self.upstream.lease(replica, &addresses);
         if replica.is_ejected() {
             return lease.await; // there is no better one
         }
         tokio::select! {
             biased;
             lease = lease => lease,
-            () = ejection::ejected(replica, &self.upstream, addresses) => {
+            () = ejection::ejected(replica, Instant::now(), &self.upstream, &addresses) => {
                 Err(io::Error::new(io::ErrorKind::TimedOut, "it does not answer"))
             }
         }
     }
 
-    /// `may_leave` says that another replica is there, and that the request may be sent twice.
-    async fn attempt(
-        &self,
-        replica: &Replica,
-        times: Times,
-        mut request: Request<RequestBody>,
-        may_leave: bool,
-    ) -> Attempt {
-        if let Target::Peer { .. } = &replica.target {
-            let hop = HeaderValue::from_str(&replica.name);
-            request.headers_mut().insert(HOP, hop.expect("a name is hex digits"));
-        }
-        let addresses = self.routes.addresses();
-        let mut lease = match self.lease(replica, &addresses).await {
-            Ok(lease) => lease,
-            Err(error) => return Attempt::NotSent(request, error.to_string()),
+    /// Sends a request to one replica. What most do not need is apart from it: a large future is
+    /// moved often.
+    async fn attempt(&self, replica: &Replica, sent: &mut Sent, waiting: Waiting) -> Attempt {
+        match &replica.target {
+            Target::Local(_) => sent.head.headers.remove(HOP),
+            Target::Peer { .. } => {
+                let hop = HeaderValue::from_str(&replica.name);
+                sent.head.headers.insert(HOP, hop.expect("a name is hex digits"))
+            }
+        };
+        let mut lease = match self.upstream.kept(replica) {
+            Some(lease) => lease,
+            None => match Box::pin(self.lease(replica)).await {
+                Ok(lease) => lease,
+                Err(error) => return Attempt::NotSent(error.to_string()),
+            },
         };
         loop {
-            let clock = request.body().clock();
-            let ejected = async {
-                loop {
-                    ejection::ejected(replica, &self.upstream, &addresses).await;
-                    if may_leave {
-                        return Attempt::Ejected;
-                    }
-                    sleep(EJECTED_WAIT_MAX).await;
-                    if replica.is_ejected() {
-                        return Attempt::StoppedAnswering;
-                    }
-                }
-            };
-            let answer = tokio::select! {
-                biased;
-                answer = wait(&clock, times.response, lease.send(request)) => answer,
-                end = ejected => {
-                    lease.cut();
-                    return end;
-                }
-            };
-            match answer {
-                None => {
-                    lease.cut();
-                    return Attempt::TooSlow;
-                }
-                Some(Ok(response)) => return Attempt::Answered(response, lease),
-                Some(Err(mut failed)) => match failed.take_message() {
-                    // An idle connection that the replica had closed: a new one tells whether it is
-                    // still there.
-                    Some(whole) if lease.used => {
-                        match self.upstream.fresh(replica, &addresses).await {
-                            Ok(fresh) => (lease, request) = (fresh, whole),
-                            Err(error) => return Attempt::NotSent(whole, error.to_string()),
+            let (used, clock, began) = (lease.used(), sent.body.clock(), Instant::now());
+            clock.as_ref().inspect(|clock| clock.start());
+            // One without a body is as good as another.
+            let body = std::mem::replace(&mut sent.body, RequestBody::none());
+            let answer = match lease.ask(&sent.head, body) {
+                Err(failed) => Err(failed),
+                Ok(mut asked) => match timeout_at(began + WATCHED_AFTER, &mut asked).await {
+                    Ok(answer) => answer,
+                    Err(_) => {
+                        let watched = self.watched(replica, asked, clock, began, waiting);
+                        match Box::pin(watched).await {
+                            Ok(answer) => answer,
+                            Err(given_up) => return Attempt::GivenUp(given_up),
                         }
                     }
-                    Some(whole) => return Attempt::NotSent(whole, failed.into_error().to_string()),
-                    None => return Attempt::Lost(crate::error::chain(&failed.into_error())),
                 },
+            };
+            let (whole, error) = match answer {
+                Ok(response) => return Attempt::Answered(response),
+                Err(Failed::Lost(error)) => return Attempt::Lost(error),
+                Err(Failed::Unsent(whole, error)) => (whole, error),
+            };
+            sent.body = whole;
+            if !used {
+                return Attempt::NotSent(error);
+            }
+            // An idle connection that the replica had closed: a new one tells whether it is still
+            // there.
+            let addresses = self.routes.addresses();
+            lease = match Box::pin(self.upstream.fresh(replica, &addresses)).await {
+                Ok(fresh) => fresh,
+                Err(error) => return Attempt::NotSent(error.to_string()),
+            };
+        }
+    }
+
+    /// What a request comes to that has waited for a while, since `began`.
+    async fn watched(
+        &self,
+        replica: &Replica,
+        asked: Asked,
+        clock: Option<ReplicaClock>,
+        began: Instant,
+        waiting: Waiting,
+    ) -> Result<ReplicaAnswer, GivenUp> {
+        let Waiting { time_max, may_leave } = waiting;
+        tokio::select! {
+            biased;
+            answer = wait(clock.as_ref(), began + time_max, time_max, asked) => {
+                answer.ok_or(GivenUp::TooSlow)
+            }
+            end = self.ejected(replica, began, may_leave) => Err(end),
+        }
+    }
+
+    /// Ready when a request that waits since `began` is to wait no longer, as its replica is left
+    /// out.
+    async fn ejected(&self, replica: &Replica, began: Instant, may_leave: bool) -> GivenUp {
+        let addresses = self.routes.addresses();
+        loop {
+            ejection::ejected(replica, began, &self.upstream, &addresses).await;
+            if may_leave {
+                return GivenUp::Ejected;
+            }
+            sleep(EJECTED_WAIT_MAX).await;
+            if replica.is_ejected() {
+                return GivenUp::StoppedAnswering;
             }
         }
     }
+}
+
+/// How long a request waits for one replica.
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    time_max: Duration,
+    /// Another replica is there, and the request may be sent twice.
+    may_leave: bool,
+}
+
+/// Leads another ingress to a replica here that speaks no HTTP.
+async fn tunnel(replica: &Replica) -> Result<Response<ResponseBody>, GatewayError> {
+    let answer = tunnelled::answer(replica).await;
+    let answer = answer.map_err(|_| GatewayError::no_replica(&replica.name))?;
+    Ok(answer.map(ResponseBody::Own))
 }
 
 /// Why there is no replica to ask.
@@ -466,12 +554,12 @@ fn no_copy(wanted: Wanted<'_>) -> GatewayError {
 /// The response, or `None` when the replica took too long. Time in which the client sends does not
 /// count; the throughput of the body bounds it.
 async fn wait<T>(
-    clock: &ReplicaClock,
+    clock: Option<&ReplicaClock>,
+    deadline: Instant,
     time_max: Duration,
-    response: impl Future<Output = T>,
+    mut response: impl Future<Output = T> + Unpin,
 ) -> Option<T> {
-    tokio::pin!(response);
-    clock.start();
+    let Some(clock) = clock else { return timeout_at(deadline, response).await.ok() };
     loop {
         let deadline = clock.started().unwrap_or_else(Instant::now) + time_max;
         match timeout_at(deadline, &mut response).await {
@@ -491,39 +579,18 @@ fn check_rate(service: &Service, sender: &Sender) -> Result<(), GatewayError> {
 }
 
 /// A response on its way back, or the connection that the replica has agreed to upgrade.
-async fn pass_on(
-    response: Response<Incoming>,
-    lease: Lease,
+fn pass_on(
+    response: Response<ReplicaBody>,
     in_flight: InFlight,
     (idle, stream): (Duration, Option<ReplicaClock>),
     upgrade: Option<Upgrade>,
 ) -> Result<Response<ResponseBody>, GatewayError> {
-    match upgrade.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS) {
-        Some(upgrade) => upgrade.switched(response, in_flight, idle).await,
-        None => relay(response, lease, in_flight, Idle::new(idle, stream)),
+    if let Some(upgrade) = upgrade.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS)
+    {
+        return upgrade.switched(response, in_flight, idle);
     }
-}
-
-fn relay(
-    response: Response<Incoming>,
-    lease: Lease,
-    in_flight: InFlight,
-    idle: Idle,
-) -> Result<Response<ResponseBody>, GatewayError> {
     let (mut parts, body) = response.into_parts();
-    let closes = parts
-        .headers
-        .get(header::CONNECTION)
-        .is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"close"));
     head::to_client(&mut parts)?;
-    let lease = match body.is_end_stream() {
-        _ if closes => None,
-        true => {
-            lease.give_back();
-            None
-        }
-        false => Some(lease),
-    };
-    let body = ResponseBody::Relayed(Relayed { body, lease, _in_flight: in_flight, idle });
-    Ok(Response::from_parts(parts, body))
+    let body = Relayed::new(body, in_flight, Idle::new(idle, stream));
+    Ok(Response::from_parts(parts, ResponseBody::Relayed(body)))
 }

@@ -1,6 +1,6 @@
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version, header,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version, header, request,
     uri::{Authority, PathAndQuery},
 };
 use http_body_util::Full;
@@ -26,6 +26,8 @@ const VIA_2: HeaderValue = HeaderValue::from_static("2.0 margay");
 /// Counts calls from service to service: a worker adds what it was told to what its guest sends.
 /// A client that makes up a number has fewer calls, and no more.
 const HOPS: HeaderName = HeaderName::from_static("margay-hops");
+/// What is said of the sender, the way and the trace.
+const HEADERS_ADDED: usize = 8;
 /// A request that has been through so many proxies goes in circles.
 const VIA_MAX: usize = 8;
 
@@ -88,18 +90,18 @@ pub(super) fn to_https(
     Ok(response)
 }
 
-/// The head that goes to a replica: path, method and headers written anew, with what is known of
-/// the sender.
+/// Makes of a client's head the one that goes to a replica: with what is known of the sender, and
+/// without what only it says.
 pub(super) fn to_replica(
-    request: &Request<impl Sized>,
+    parts: &mut request::Parts,
     host: &str,
     sender: &Sender,
     arrival: &Arrival,
-) -> Result<http::request::Parts, GatewayError> {
-    if request.method() == Method::CONNECT {
+) -> Result<(), GatewayError> {
+    if parts.method == Method::CONNECT {
         return Err(GatewayError::unsupported("CONNECT is not offered here"));
     }
-    let headers = request.headers();
+    let headers = &mut parts.headers;
     let hops = hops(headers);
     if proxies(headers) >= VIA_MAX || hops >= HOPS_MAX {
         return Err(GatewayError::new(
@@ -108,42 +110,42 @@ pub(super) fn to_replica(
             "the request has been through too many proxies and services: it goes in circles",
         ));
     }
-    let path =
-        request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-    let mut parts = Request::new(()).into_parts().0;
-    parts.method = request.method().clone();
-    parts.uri = Uri::from(path);
-    parts.headers = end_to_end(headers);
-    parts.headers.remove(header::EXPECT);
-    let asked = request.uri().authority().map_or(host, Authority::as_str);
+    headers.reserve(HEADERS_ADDED);
+    keep_end_to_end(headers);
+    headers.remove(header::EXPECT);
     // Other ingresses know a service by its host, and not by its name inside.
-    let original = match arrival {
-        Arrival::Inside(_) => HeaderValue::from_str(host).ok(),
-        Arrival::Client | Arrival::Peer(..) => {
-            headers.get(header::HOST).cloned().or_else(|| HeaderValue::from_str(asked).ok())
-        }
-    };
-    let original = original.unwrap_or(HeaderValue::from_static(""));
-    parts.headers.insert(header::HOST, original);
-    join_cookies(&mut parts.headers);
-    match arrival.hides_the_client() {
-        true => sender.replace_claims(&mut parts.headers),
-        false => drop(parts.headers.remove(HOP)),
+    let is_inside = matches!(arrival, Arrival::Inside(_));
+    if is_inside || !headers.contains_key(header::HOST) {
+        let asked = parts.uri.authority().filter(|_| !is_inside).map_or(host, Authority::as_str);
+        let asked = HeaderValue::from_str(asked).unwrap_or(HeaderValue::from_static(""));
+        headers.insert(header::HOST, asked);
     }
-    let is_http2 = request.version() == Version::HTTP_2;
-    parts.headers.append(header::VIA, if is_http2 { VIA_2 } else { VIA });
-    parts.headers.insert(HOPS, HeaderValue::from(hops + 1));
-    Ok(parts)
+    if parts.uri.authority().is_some() || parts.uri.path_and_query().is_none() {
+        let path = parts.uri.path_and_query().cloned();
+        parts.uri = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
+    }
+    join_cookies(headers);
+    match arrival.hides_the_client() {
+        true => sender.replace_claims(headers),
+        false => drop(headers.remove(HOP)),
+    }
+    let is_http2 = parts.version == Version::HTTP_2;
+    headers.append(header::VIA, if is_http2 { VIA_2 } else { VIA });
+    let hops = if hops == 0 { HeaderValue::from_static("1") } else { HeaderValue::from(hops + 1) };
+    headers.insert(HOPS, hops);
+    parts.extensions.clear();
+    Ok(())
 }
 
 /// Makes one header of all cookies. Clients of HTTP/2 send them in pieces, which programs behind
 /// HTTP/1.1 must not see (RFC 9113 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(header::COOKIE).iter().nth(1).is_none() {
+        return;
+    }
     let cookies: Vec<&[u8]> =
         headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    if cookies.len() > 1
-        && let Ok(one) = HeaderValue::from_bytes(&cookies.join(&b"; "[..]))
-    {
+    if let Ok(one) = HeaderValue::from_bytes(&cookies.join(&b"; "[..])) {
         headers.insert(header::COOKIE, one);
     }
 }
@@ -168,7 +170,7 @@ pub(super) fn to_client(parts: &mut http::response::Parts) -> Result<(), Gateway
     if !(200..=599).contains(&parts.status.as_u16()) {
         return Err(GatewayError::status(parts.status));
     }
-    parts.headers = end_to_end(&parts.headers);
+    keep_end_to_end(&mut parts.headers);
     net::remove_own(&mut parts.headers);
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
@@ -191,31 +193,31 @@ pub(super) fn trailers_to_replica(trailers: &HeaderMap) -> HeaderMap {
 
 /// What trailers may say: nothing of where a message ends or whose it is (RFC 9110 6.5.1).
 fn without_framing(trailers: &HeaderMap) -> HeaderMap {
-    let mut trailers = end_to_end(trailers);
+    let mut trailers = trailers.clone();
+    keep_end_to_end(&mut trailers);
     for name in [header::CONTENT_LENGTH, header::HOST, header::AUTHORIZATION, header::SET_COOKIE] {
         trailers.remove(name);
     }
     trailers
 }
 
-/// `headers` without what is about one connection, by its own words or by RFC 9110's.
-pub(super) fn end_to_end(headers: &HeaderMap) -> HeaderMap {
+/// Removes what is about one connection, by its own words or by RFC 9110's.
+pub(super) fn keep_end_to_end(headers: &mut HeaderMap) {
+    if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+        return;
+    }
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .filter_map(|name| name.trim().parse().ok())
-        .collect();
-    let mut kept = HeaderMap::with_capacity(headers.len() + 4);
-    for (name, value) in headers {
         // A body is framed by its length: `Connection: content-length` is an attack, not a wish.
-        let is_framing = *name == header::CONTENT_LENGTH || *name == header::HOST;
-        if !HOP_BY_HOP.contains(name) && (is_framing || !named.contains(name)) {
-            kept.append(name, value.clone());
-        }
+        .filter(|name| *name != header::CONTENT_LENGTH && *name != header::HOST)
+        .collect();
+    for name in named.iter().chain(&HOP_BY_HOP) {
+        headers.remove(name);
     }
-    kept
 }
 
 #[cfg(test)]
@@ -285,8 +287,9 @@ mod tests {
             ("accept", "text/html"),
         ];
         let sender = Sender::direct("9.9.9.9".parse().unwrap(), net::Scheme::Http);
-        let request = request("http://cats.localhost:8080/a?b=c", &headers);
-        let parts = to_replica(&request, "cats.localhost", &sender, &Arrival::Client).unwrap();
+        let said = || request("http://cats.localhost:8080/a?b=c", &headers).into_parts().0;
+        let mut parts = said();
+        to_replica(&mut parts, "cats.localhost", &sender, &Arrival::Client).unwrap();
         let mut got: Vec<_> = parts
             .headers
             .iter()
@@ -312,7 +315,8 @@ mod tests {
             (PeerTrust::Tenant("me".parse().unwrap()), "9.9.9.9"),
         ] {
             let arrival = Arrival::Peer("n1".parse().unwrap(), trust);
-            let peer = to_replica(&request, "cats.localhost", &sender, &arrival).unwrap();
+            let mut peer = said();
+            to_replica(&mut peer, "cats.localhost", &sender, &arrival).unwrap();
             assert_eq!(peer.headers["x-forwarded-for"], want, "{arrival:?}");
             assert!(!peer.headers.contains_key(HOP));
         }
@@ -335,7 +339,8 @@ mod tests {
     fn tunnels_are_refused_and_circles_are_seen() {
         let refusal = |request: Request<()>| {
             let sender = Sender::direct([1, 1, 1, 1].into(), net::Scheme::Http);
-            to_replica(&request, "a", &sender, &Arrival::Client).unwrap_err().status.as_u16()
+            let mut parts = request.into_parts().0;
+            to_replica(&mut parts, "a", &sender, &Arrival::Client).unwrap_err().status.as_u16()
         };
         assert_eq!(refusal(request("/", &[("via", "1.1 x"); VIA_MAX])), 508);
         let list = ["1.1 x"; VIA_MAX].join(", ");

@@ -176,6 +176,25 @@ pub(super) const PROBE_AGAIN_EVERY: Duration = Duration::from_millis(500);
 
 /// The machine itself answers in microseconds, the next data centre in tenths of a second.
 pub(super) const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
+/// A request that is answered sooner costs no look at whether its replica answers others.
+pub(super) const WATCHED_AFTER: Duration = Duration::from_millis(100);
+
+/// Of the head of a response: what a server of margay takes of a request.
+pub(super) const RESPONSE_HEAD_BYTES_MAX: usize = 64 << 10;
+/// Headers of a response, or its trailers.
+pub(super) const RESPONSE_HEADERS_MAX: usize = 100;
+pub(super) const RESPONSE_TRAILERS_BYTES_MAX: usize = 16 << 10;
+/// The line with the size of a chunk, and the extensions of all of them.
+pub(super) const RESPONSE_CHUNK_LINE_BYTES_MAX: usize = 4 << 10;
+pub(super) const RESPONSE_CHUNK_EXTENSIONS_BYTES_MAX: usize = 16 << 10;
+/// Responses in front of a response, as `103 Early Hints`.
+pub(super) const INTERIM_RESPONSES_MAX: usize = 16;
+/// What is read of a response at once: at first, and when there is always so much.
+pub(super) const RESPONSE_BYTES_FIRST: usize = 4 << 10;
+pub(super) const RESPONSE_BYTES_AHEAD: usize = 32 << 10;
+/// What is taken of a request's body before the replica has taken what came before.
+pub(super) const REQUEST_BYTES_AHEAD: usize = 16 << 10;
+
 /// Kept for each replica: what a burst leaves behind beyond that is not worth its memory.
 pub(super) const IDLE_MAX: usize = 64;
 /// Shorter than any worker keeps an idle connection, so that the worker is not the one to close it

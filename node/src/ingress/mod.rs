@@ -20,6 +20,8 @@ mod split; // requests shared by weights
 mod rate; // how many requests a client may make
 mod path; // a path as routes see it
 mod inside; // requests of guests of this node
+mod connection; // the bytes of a connection to a replica
+mod pool; // connections that wait for their next request
 mod table; // services, their replicas, and the rules of other hosts
 mod routes; // which service has a request, and which of its replicas next
 mod host_certificates; // which certificate clients of a host are shown
@@ -30,9 +32,10 @@ mod head; // what of a request's and a response's head travels on
 mod request_body; // a body within its limits of size and time
 mod peer_limits; // how many connections each other node may have
 mod peer_tls; // certificates towards other nodes, as they are now
-mod outgoing; // a request in the version of HTTP that its replica speaks
+mod outgoing; // a request for a replica that speaks HTTP/2
 mod shared; // connections to replicas that many requests share
-mod upstream; // connections to replicas, kept while they live
+mod exchange; // a request and its response on a connection of HTTP/1.1
+mod upstream; // connections to replicas, and responses as they come
 mod access_entry; // what a line of the access log says
 mod access_log; // lines of it, written beside the requests
 mod ejection; // replicas that do not answer are left out

@@ -16,16 +16,22 @@ use super::head;
 /// What a client sends, within its limits.
 pub(super) struct RequestBody {
     source: Source,
-    clock: ReplicaClock,
+    /// None of a request without a body, which its replica has as soon as it was sent.
+    clock: Option<ReplicaClock>,
 }
 
 enum Source {
-    /// A request without a body that is sent a second time.
     None,
     /// No more bytes than these, and no slower than allowed.
-    Whole { body: TimedBody<DrainedBody>, left: u64 },
+    Whole(Box<Whole>),
     /// A stream of messages, as long and as slow as both sides like, with its trailers.
-    Stream(DrainedBody),
+    Stream(Box<DrainedBody>),
+}
+
+/// Apart from the request, which is moved often and mostly has none.
+struct Whole {
+    body: TimedBody<DrainedBody>,
+    left: u64,
 }
 
 /// Runs while a request waits for its replica, to take more of the body or to respond, and not
@@ -55,24 +61,27 @@ impl ReplicaClock {
 
 impl RequestBody {
     pub fn new(body: Incoming, bytes_max: u64, throughput: MinThroughput) -> Self {
+        if body.is_end_stream() {
+            return Self::none();
+        }
         let body = TimedBody::new(DrainedBody::new(body), throughput);
-        Self::from(Source::Whole { body, left: bytes_max })
+        Self::from(Source::Whole(Box::new(Whole { body, left: bytes_max })))
     }
 
     pub fn stream(body: Incoming) -> Self {
-        Self::from(Source::Stream(DrainedBody::new(body)))
+        Self::from(Source::Stream(Box::new(DrainedBody::new(body))))
     }
 
     pub fn none() -> Self {
-        Self::from(Source::None)
+        Self { source: Source::None, clock: None }
     }
 
     fn from(source: Source) -> Self {
-        Self { source, clock: ReplicaClock::started_now() }
+        Self { source, clock: Some(ReplicaClock::started_now()) }
     }
 
     /// Its clock, also once the body was sent off.
-    pub fn clock(&self) -> ReplicaClock {
+    pub fn clock(&self) -> Option<ReplicaClock> {
         self.clock.clone()
     }
 
@@ -93,10 +102,10 @@ impl Body for RequestBody {
         let this = &mut *self;
         let (body, left) = match &mut this.source {
             Source::None => return Poll::Ready(None),
-            Source::Whole { body, left } => (body, left),
+            Source::Whole(whole) => (&mut whole.body, &mut whole.left),
             Source::Stream(body) => {
-                let frame = ready!(Pin::new(body).poll_frame(cx));
-                this.clock.start();
+                let frame = ready!(Pin::new(&mut **body).poll_frame(cx));
+                this.clock.as_ref().inspect(|clock| clock.start());
                 return Poll::Ready(frame.map(|frame| match frame {
                     Ok(mut frame) => {
                         if let Some(trailers) = frame.trailers_mut() {
@@ -109,10 +118,10 @@ impl Body for RequestBody {
             }
         };
         let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else {
-            this.clock.stop();
+            this.clock.as_ref().inspect(|clock| clock.stop());
             return Poll::Pending;
         };
-        this.clock.start();
+        this.clock.as_ref().inspect(|clock| clock.start());
         let Some(frame) = frame.transpose()? else { return Poll::Ready(None) };
         // Trailers are announced by headers that are not passed on.
         let Ok(data) = frame.into_data() else { return Poll::Ready(None) };
@@ -132,7 +141,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::None => true,
-            Source::Whole { body, .. } => body.is_end_stream(),
+            Source::Whole(whole) => whole.body.is_end_stream(),
             Source::Stream(body) => body.is_end_stream(),
         }
     }
@@ -140,7 +149,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::None => SizeHint::with_exact(0),
-            Source::Whole { body, .. } => body.size_hint(),
+            Source::Whole(whole) => whole.body.size_hint(),
             Source::Stream(body) => body.size_hint(),
         }
     }

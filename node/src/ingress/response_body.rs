@@ -12,10 +12,9 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{head, request_body::ReplicaClock, upstream::Lease};
+use super::{head, request_body::ReplicaClock, upstream::ReplicaBody};
 
 /// What a client gets: a response of the ingress itself, or a replica's as it comes.
 pub(super) enum ResponseBody {
@@ -25,10 +24,55 @@ pub(super) enum ResponseBody {
 
 /// A replica's body. When it has come in full its connection is free for the next request.
 pub(super) struct Relayed {
-    pub body: Incoming,
-    pub lease: Option<Lease>,
-    pub _in_flight: InFlight,
-    pub idle: Idle,
+    body: Option<ReplicaBody>,
+    is_whole: bool,
+    _in_flight: InFlight,
+    idle: Idle,
+}
+
+impl Relayed {
+    pub fn new(body: ReplicaBody, in_flight: InFlight, idle: Idle) -> Self {
+        let mut relayed = Self { body: Some(body), is_whole: false, _in_flight: in_flight, idle };
+        relayed.finish_at_end();
+        relayed
+    }
+
+    fn finish_at_end(&mut self) {
+        if self.body.as_ref().is_some_and(ReplicaBody::is_end) {
+            self.finish();
+        }
+    }
+
+    fn finish(&mut self) {
+        self.is_whole = true;
+        if let Some(body) = self.body.take() {
+            body.finish();
+        }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let Poll::Ready(frame) = body.poll_frame(cx) else {
+            ready!(self.idle.poll_over(cx));
+            self.body = None;
+            let error = io::Error::new(io::ErrorKind::TimedOut, "the response pauses");
+            return Poll::Ready(Some(Err(error)));
+        };
+        self.idle.is_waiting = false;
+        match &frame {
+            Some(Ok(_)) => self.finish_at_end(),
+            Some(Err(_)) => self.body = None,
+            None => self.finish(),
+        }
+        Poll::Ready(frame.map(|frame| {
+            frame.map(|mut frame| {
+                if let Some(trailers) = frame.trailers_mut() {
+                    *trailers = head::trailers_to_client(trailers);
+                }
+                frame
+            })
+        }))
+    }
 }
 
 /// How long a response may pause. Only while its replica is waited for: not while a client takes
@@ -74,47 +118,23 @@ impl Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         match self.get_mut() {
             Self::Own(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
-            Self::Relayed(relayed) => {
-                let Poll::Ready(frame) = Pin::new(&mut relayed.body).poll_frame(cx) else {
-                    ready!(relayed.idle.poll_over(cx));
-                    if let Some(lease) = relayed.lease.take() {
-                        lease.cut();
-                    }
-                    let error = io::Error::new(io::ErrorKind::TimedOut, "the response pauses");
-                    return Poll::Ready(Some(Err(error)));
-                };
-                relayed.idle.is_waiting = false;
-                if (frame.is_none() || relayed.body.is_end_stream())
-                    && let Some(lease) = relayed.lease.take()
-                {
-                    lease.give_back();
-                }
-                Poll::Ready(frame.map(|frame| match frame {
-                    Ok(mut frame) => {
-                        if let Some(trailers) = frame.trailers_mut() {
-                            *trailers = head::trailers_to_client(trailers);
-                        }
-                        Ok(frame)
-                    }
-                    Err(error) => Err(io::Error::other(error)),
-                }))
-            }
+            Self::Relayed(relayed) => relayed.poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Own(body) => body.is_end_stream(),
-            // Asked after the last frame too, so that the lease goes back even when the end is
-            // not polled for.
-            Self::Relayed(relayed) => relayed.body.is_end_stream(),
+            Self::Relayed(relayed) => relayed.is_whole,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Own(body) => body.size_hint(),
-            Self::Relayed(relayed) => relayed.body.size_hint(),
+            Self::Relayed(relayed) => {
+                relayed.body.as_ref().map_or(SizeHint::with_exact(0), ReplicaBody::size_hint)
+            }
         }
     }
 }

@@ -265,6 +265,13 @@ impl Routes {
         Ok(replicas)
     }
 
+    /// Closes connections to replicas that were idle for long.
+    pub fn close_idle(&self) {
+        for replica in self.table().services.values().flat_map(|service| &service.replicas) {
+            replica.pool.close_idle();
+        }
+    }
+
     /// The replicas here whose requests are counted. Those elsewhere are counted there.
     pub fn counted(&self) -> Vec<Arc<Replica>> {
         let table = self.table();

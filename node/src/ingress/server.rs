@@ -10,7 +10,7 @@ use std::{
 use http::Request;
 use hyper::{body::Incoming, service::service_fn};
 use net::{
-    ConnectionLimits, ConnectionPermit, Connections, Descriptors, Negotiated, Scheme,
+    ConnectionLimits, ConnectionPermit, Connections, Descriptors, Negotiated, Scheme, Sender,
     TrustedProxies,
     tls::{CertificateFiles, CertificatesByName},
 };
@@ -321,10 +321,11 @@ impl Ingress {
         scheme: Scheme,
         arrival: &Arrival,
     ) {
-        let service = service_fn(|request: Request<Incoming>| async move {
+        let sender = Sender::direct(sender, scheme);
+        let service = service_fn(|request: Request<Incoming>| {
             // Apart from the connection, which has nothing of it until there is a request.
-            let answer = Box::pin(self.forwarder.answer(request, sender, scheme, arrival));
-            Ok::<_, Infallible>(answer.await)
+            let answer = Box::pin(self.forwarder.answer(request, &sender, arrival));
+            async move { Ok::<_, Infallible>(answer.await) }
         });
         self.connections.serve_http(stream, self.forwarder.limits.http(), service).await;
     }
@@ -341,12 +342,12 @@ impl Ingress {
             Arrival::Client | Arrival::Inside(_) => self.requests.clone(),
             Arrival::Peer(..) => self.peer_requests.clone(),
         };
-        let (ingress, arrival) = (self.clone(), Arc::new(arrival));
+        let known = Arc::new((self.clone(), Sender::direct(client, scheme), arrival));
         let service = service_fn(move |request: Request<Incoming>| {
-            let (ingress, arrival) = (ingress.clone(), arrival.clone());
+            let known = known.clone();
             async move {
-                let answer = ingress.forwarder.answer(request, client, scheme, &arrival);
-                Ok::<_, Infallible>(answer.await)
+                let (ingress, sender, arrival) = &*known;
+                Ok::<_, Infallible>(ingress.forwarder.answer(request, sender, arrival).await)
             }
         });
         let limits = self.forwarder.limits.http2();
@@ -363,6 +364,7 @@ impl Ingress {
             })
             .await;
             self.forwarder.upstream.close_idle();
+            self.forwarder.routes.close_idle();
             let Ok(Some(current)) = IngressIdentity::read(&folder.identity_file()) else {
                 continue;
             };

@@ -22,6 +22,7 @@ use super::{
     counts::Counts,
     folder::{Shared, socket_name},
     limits::UPGRADES_PER_SERVICE_MAX,
+    pool::Pool,
     rate::RateLimiter,
     split::Split,
 };
@@ -51,6 +52,8 @@ pub(super) struct Replica {
     pub in_flight: Arc<AtomicUsize>,
     pub counts: Arc<Counts>,
     pub answering: Arc<Answering>,
+    /// Its connections that have no request: of all replicas behind one ingress.
+    pub pool: Arc<Pool>,
     /// Whether the ingress answers that leads to it, where that is another one: the same for all
     /// replicas behind it.
     pub ingress: Option<Arc<Answering>>,
@@ -130,12 +133,15 @@ pub(super) struct Table {
     pub addresses: AddressRules,
 }
 
+/// Whether it answers, and connections to it.
+type KnownIngress = (Arc<Answering>, Arc<Pool>);
+
 /// What a table keeps of the one before it: counts, and what is known of replicas.
 struct Known<'a> {
     before: &'a Table,
     replicas: BTreeMap<&'a str, &'a Replica>,
     /// Of ingresses: those of before, and those that are new.
-    ingresses: RefCell<BTreeMap<Target, Arc<Answering>>>,
+    ingresses: RefCell<BTreeMap<Target, KnownIngress>>,
 }
 
 impl Table {
@@ -200,8 +206,10 @@ impl<'a> Known<'a> {
             let of_ports = before.ports.values().map(|route| &route.service);
             before.services.values().chain(of_ports).flat_map(|service| &service.replicas)
         };
-        let ingress =
-            |replica: &Arc<Replica>| Some((replica.target.clone(), replica.ingress.clone()?));
+        let ingress = |replica: &Arc<Replica>| {
+            let known = (replica.ingress.clone()?, replica.pool.clone());
+            Some((replica.target.clone(), known))
+        };
         Self {
             before,
             replicas: replicas().map(|replica| (&*replica.name, &**replica)).collect(),
@@ -212,10 +220,12 @@ impl<'a> Known<'a> {
     fn replica(&self, target: Target, file: &str, backend: &Backend) -> Replica {
         let name = file.trim_end_matches(".sock");
         let known = self.replicas.get(name).filter(|known| known.target == target);
-        let ingress = match &target {
-            Target::Local(_) => None,
+        let (ingress, pool) = match &target {
+            Target::Local(_) => (None, known.map(|known| known.pool.clone()).unwrap_or_default()),
             Target::Peer { .. } => {
-                Some(self.ingresses.borrow_mut().entry(target.clone()).or_default().clone())
+                let mut ingresses = self.ingresses.borrow_mut();
+                let (ingress, pool) = ingresses.entry(target.clone()).or_default().clone();
+                (Some(ingress), pool)
             }
         };
         Replica {
@@ -227,6 +237,7 @@ impl<'a> Known<'a> {
             in_flight: known.map(|known| known.in_flight.clone()).unwrap_or_default(),
             counts: known.map(|known| known.counts.clone()).unwrap_or_default(),
             answering: known.map(|known| known.answering.clone()).unwrap_or_default(),
+            pool,
             ingress,
             target,
         }

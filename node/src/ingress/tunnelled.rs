@@ -3,7 +3,6 @@ use std::{io, time::Duration};
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::Full;
-use hyper_util::rt::TokioIo;
 use net::{Duplex, Tunnel};
 use spec::ServiceListener;
 use tokio::net::UnixStream;
@@ -12,7 +11,7 @@ use super::{
     hop::{HOP, chosen},
     request_body::RequestBody,
     table::{Replica, Target},
-    upstream::Lease,
+    upstream::{Lease, ReplicaBody},
 };
 
 /// What the connection of two ingresses becomes for a replica that speaks no HTTP.
@@ -27,23 +26,29 @@ const IDLE_TIME_MAX: Duration = Duration::from_secs(ServiceListener::IDLE_SECOND
 ///
 /// # Errors
 /// [`io::ErrorKind::NotFound`] when the ingress answers, and does not reach that replica.
-pub(super) async fn ask(mut lease: Lease, name: &str) -> io::Result<Box<dyn Duplex>> {
+pub(super) async fn ask(lease: Lease, name: &str) -> io::Result<Box<dyn Duplex>> {
     let name = HeaderValue::from_str(name).map_err(io::Error::other)?;
     let request = Request::get("/")
         .header(header::HOST, HOST)
         .header(header::CONNECTION, "upgrade")
         .header(header::UPGRADE, PROTOCOL)
         .header(HOP, name)
-        .body(RequestBody::none())
+        .body(())
         .map_err(io::Error::other)?;
-    let response = lease.send(request).await;
-    let mut response = response.map_err(|failed| io::Error::other(failed.into_error()))?;
+    let asked = lease.ask(&request.into_parts().0, RequestBody::none());
+    let answer = match asked {
+        Ok(asked) => asked.await,
+        Err(failed) => Err(failed),
+    };
+    let response = answer.map_err(|failed| io::Error::other(failed.why()))?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         let why = format!("the ingress of its node answered {}", response.status());
         return Err(io::Error::new(io::ErrorKind::NotFound, why));
     }
-    let upgraded = hyper::upgrade::on(&mut response).await.map_err(io::Error::other)?;
-    Ok(Box::new(TokioIo::new(upgraded)))
+    match response.into_body() {
+        ReplicaBody::Own(exchange) => Ok(Box::new(exchange.upgraded())),
+        ReplicaBody::Shared(_) => Err(io::Error::other("HTTP/2 becomes nothing else")),
+    }
 }
 
 /// The replica whose bytes another ingress asks for, if that is what `request` is.

@@ -4,11 +4,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header, request};
 use http_body::Body;
 use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
 use net::Tunnel;
 use tokio::sync::{OwnedSemaphorePermit, TryAcquireError};
 
@@ -17,6 +15,7 @@ use super::{
     head,
     response_body::{InFlight, ResponseBody},
     table::Service,
+    upstream::ReplicaBody,
 };
 
 /// What a client asks to speak from its response on, and the right to.
@@ -35,10 +34,11 @@ impl Upgrade {
     /// # Errors
     /// When `service` has as many upgraded connections as it may have.
     pub fn asked(
-        request: &Request<impl Body>,
+        head: &request::Parts,
+        body: &impl Body,
         service: &Service,
     ) -> Result<Option<Self>, GatewayError> {
-        let Some(protocol) = protocol(request).filter(|_| !service.speaks_http2()) else {
+        let Some(protocol) = protocol(head, body).filter(|_| !service.speaks_http2()) else {
             return Ok(None);
         };
         match service.upgrades.clone().try_acquire_owned() {
@@ -59,26 +59,27 @@ impl Upgrade {
     ///
     /// # Errors
     /// When it has agreed to something else.
-    pub async fn switched(
+    pub fn switched(
         self,
-        mut response: Response<Incoming>,
+        response: Response<ReplicaBody>,
         in_flight: InFlight,
         idle_time_max: Duration,
     ) -> Result<Response<ResponseBody>, GatewayError> {
         let agreed = response.headers().get(header::UPGRADE);
         let is_agreed = agreed
             .is_some_and(|agreed| agreed.as_bytes().eq_ignore_ascii_case(self.protocol.as_bytes()));
-        let upgraded = match is_agreed {
-            true => hyper::upgrade::on(&mut response).await.ok(),
-            false => None,
+        let (parts, body) = response.into_parts();
+        let upgraded = match body {
+            ReplicaBody::Own(exchange) if is_agreed => exchange.upgraded(),
+            _ => return Err(GatewayError::status(parts.status)),
         };
-        let Some(upgraded) = upgraded else { return Err(GatewayError::status(response.status())) };
-        let mut headers = head::end_to_end(response.headers());
+        let mut headers = parts.headers;
+        head::keep_end_to_end(&mut headers);
         net::remove_own(&mut headers);
         headers.remove(header::CONTENT_LENGTH);
         self.ask(&mut headers);
         let held = (in_flight, self.permit);
-        let tunnel = Tunnel::new(TokioIo::new(upgraded), idle_time_max, held);
+        let tunnel = Tunnel::new(upgraded, idle_time_max, held);
         let mut response = Response::new(ResponseBody::Own(Full::<Bytes>::default()));
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         *response.headers_mut() = headers;
@@ -88,8 +89,8 @@ impl Upgrade {
 }
 
 /// The one protocol that a request asks for, when it is `GET` over HTTP/1.1 and has no body.
-fn protocol(request: &Request<impl Body>) -> Option<HeaderValue> {
-    let headers = request.headers();
+fn protocol(head: &request::Parts, body: &impl Body) -> Option<HeaderValue> {
+    let headers = &head.headers;
     let mut wishes = headers.get_all(header::UPGRADE).iter();
     let (protocol, None) = (wishes.next()?, wishes.next()) else { return None };
     let name = protocol.to_str().ok()?.split('/').next()?;
@@ -99,9 +100,8 @@ fn protocol(request: &Request<impl Body>) -> Option<HeaderValue> {
         headers.get_all(header::CONNECTION).iter().filter_map(|line| line.to_str().ok());
     let is_meant =
         wants.any(|line| line.split(',').any(|name| name.trim().eq_ignore_ascii_case("upgrade")));
-    let is_plain = request.version() == Version::HTTP_11
-        && request.method() == Method::GET
-        && request.body().is_end_stream();
+    let is_plain =
+        head.version == Version::HTTP_11 && head.method == Method::GET && body.is_end_stream();
     (is_one && !is_http && is_meant && is_plain).then(|| protocol.clone())
 }
 
@@ -109,6 +109,7 @@ fn protocol(request: &Request<impl Body>) -> Option<HeaderValue> {
 mod tests {
     use std::collections::BTreeMap;
 
+    use http::Request;
     use spec::wire::RouteTable;
 
     use super::*;
@@ -127,17 +128,17 @@ mod tests {
         };
         let before = Table::build(None, shared(), "sockets".into(), &Table::default());
         let wish = Request::get("/").header("connection", "upgrade").header("upgrade", "websocket");
-        let wish = wish.body(Full::<Bytes>::default()).unwrap();
+        let (wish, body) = wish.body(Full::<Bytes>::default()).unwrap().into_parts();
         let service = &before.services["a.localhost"];
         let held: Vec<_> = (0..UPGRADES_PER_SERVICE_MAX)
-            .map(|_| Upgrade::asked(&wish, service).unwrap().expect("it may"))
+            .map(|_| Upgrade::asked(&wish, &body, service).unwrap().expect("it may"))
             .collect();
         // Another version of the routes changes nothing about it.
         let after = Table::build(None, shared(), "sockets".into(), &before);
-        let refused = Upgrade::asked(&wish, &after.services["a.localhost"]).err().unwrap();
+        let refused = Upgrade::asked(&wish, &body, &after.services["a.localhost"]).err().unwrap();
         assert_eq!((refused.code, refused.status.as_u16()), ("E_UPGRADES", 503));
         drop(held);
-        assert!(Upgrade::asked(&wish, &after.services["a.localhost"]).unwrap().is_some());
+        assert!(Upgrade::asked(&wish, &body, &after.services["a.localhost"]).unwrap().is_some());
     }
 
     #[test]
@@ -208,9 +209,9 @@ mod tests {
             for (name, value) in headers {
                 request = request.header(*name, *value);
             }
-            let request = request.body(Full::<Bytes>::from(body)).unwrap();
+            let (head, whole) = request.body(Full::<Bytes>::from(body)).unwrap().into_parts();
             assert_eq!(
-                protocol(&request).is_some(),
+                protocol(&head, &whole).is_some(),
                 want,
                 "{method} {version:?} {headers:?} {body}"
             );

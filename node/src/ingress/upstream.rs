@@ -1,146 +1,108 @@
 use std::{
-    collections::HashMap,
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
 };
 
-use http::{Request, Response};
-use hyper::{
-    body::Incoming,
-    client::conn::{
-        TrySendError,
-        http1::{self, SendRequest},
-    },
-};
-use hyper_util::rt::TokioIo;
+use bytes::Bytes;
+use http::{Request, Response, request::Parts};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
 use runtime::AddressRules;
 use spec::{NodeId, Protocol};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
-    task::AbortHandle,
-    time::{Instant, timeout},
+    time::timeout,
 };
 use tokio_rustls::client::TlsStream;
 
 use super::{
+    connection::Connection,
+    exchange::{Exchange, Failed},
     hop,
-    limits::{CONNECT_TIME_MAX, IDLE_MAX, IDLE_TIME_MAX},
+    limits::CONNECT_TIME_MAX,
     outgoing,
     peer_tls::PeerTls,
+    pool::Pool,
     request_body::RequestBody,
     shared::{self, SharedConnections, SharedStream},
     table::{Replica, Target},
 };
 use crate::local_socket;
 
-/// One connection, and the task that moves its bytes.
-struct Connection {
-    sender: SendRequest<RequestBody>,
-    task: AbortHandle,
-}
-
 pub(super) struct Upstream {
-    idle: Mutex<HashMap<Target, Vec<(Connection, Instant)>>>,
     shared: SharedConnections,
     tls: Arc<PeerTls>,
 }
 
 /// The right to send one request.
-pub(super) struct Lease {
-    on: On,
-    /// Whether the connection has carried a request before, so that the replica may have closed it
-    /// meanwhile.
-    pub used: bool,
+pub(super) enum Lease {
+    Own { pool: Arc<Pool>, connection: Connection },
+    Shared(SharedStream),
 }
 
-enum On {
-    Own { upstream: Arc<Upstream>, target: Target, connection: Connection },
-    Shared(SharedStream),
+/// The body of a replica's response, on the connection that it comes from.
+pub(super) enum ReplicaBody {
+    Own(Box<Exchange>),
+    /// As long as this is there, the stream counts for its connection.
+    Shared(Box<(Incoming, SharedStream)>),
 }
 
 impl Upstream {
     pub fn new(tls: Arc<PeerTls>) -> Self {
-        Self { idle: Mutex::default(), shared: SharedConnections::default(), tls }
+        Self { shared: SharedConnections::default(), tls }
     }
 
-    /// A connection to `replica`: one that is there, or a new one.
-    pub async fn lease(
-        self: &Arc<Self>,
-        replica: &Replica,
-        addresses: &AddressRules,
-    ) -> io::Result<Lease> {
+    /// A connection to `replica` that is there already.
+    pub fn kept(&self, replica: &Replica) -> Option<Lease> {
         if replica.protocol == Protocol::Http2 {
-            return self.share(&replica.target, addresses, false).await;
+            return None; // shared, and not kept for one request
         }
-        while let Some(mut connection) = self.take_idle(&replica.target) {
-            if connection.sender.ready().await.is_ok() {
-                return Ok(self.own(&replica.target, connection, true));
-            }
-        }
-        self.fresh(replica, addresses).await
+        let connection = replica.pool.take()?;
+        Some(Lease::Own { pool: replica.pool.clone(), connection })
+    }
+
+    /// A connection to `replica`, new unless it has place for many requests.
+    pub async fn lease(&self, replica: &Replica, addresses: &AddressRules) -> io::Result<Lease> {
+        self.open(replica, addresses, false).await
     }
 
     /// A new connection to `replica`.
-    pub async fn fresh(
-        self: &Arc<Self>,
-        replica: &Replica,
-        addresses: &AddressRules,
-    ) -> io::Result<Lease> {
-        if replica.protocol == Protocol::Http2 {
-            return self.share(&replica.target, addresses, true).await;
-        }
-        let connection = in_time(self.connect(&replica.target, addresses)).await?;
-        Ok(self.own(&replica.target, connection, false))
+    pub async fn fresh(&self, replica: &Replica, addresses: &AddressRules) -> io::Result<Lease> {
+        self.open(replica, addresses, true).await
     }
 
-    fn own(self: &Arc<Self>, target: &Target, connection: Connection, used: bool) -> Lease {
-        let on = On::Own { upstream: self.clone(), target: target.clone(), connection };
-        Lease { on, used }
-    }
-
-    async fn share(
+    async fn open(
         &self,
-        target: &Target,
+        replica: &Replica,
         addresses: &AddressRules,
         must_be_new: bool,
     ) -> io::Result<Lease> {
-        let connect = in_time(self.connect_shared(target, addresses));
-        let stream = self.shared.stream(target, must_be_new, connect).await?;
-        Ok(Lease { used: stream.used, on: On::Shared(stream) })
-    }
-
-    fn take_idle(&self, target: &Target) -> Option<Connection> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = idle.get_mut(target)?;
-        let found = std::iter::from_fn(|| kept.pop())
-            .find(|(c, since)| !c.sender.is_closed() && since.elapsed() < IDLE_TIME_MAX);
-        if kept.is_empty() {
-            idle.remove(target);
+        if replica.protocol == Protocol::Http2 {
+            let connect = in_time(self.connect_shared(&replica.target, addresses));
+            let stream = self.shared.stream(&replica.target, must_be_new, connect).await?;
+            return Ok(Lease::Shared(stream));
         }
-        found.map(|(connection, _)| connection)
+        let connection = in_time(self.connect(&replica.target, addresses)).await?;
+        Ok(Lease::Own { pool: replica.pool.clone(), connection })
     }
 
-    /// Closes connections that were idle for long.
+    /// Closes shared connections that were idle for long.
     pub fn close_idle(&self) {
         self.shared.close_idle();
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|_, kept| {
-            kept.retain(|(connection, since)| {
-                !connection.sender.is_closed() && since.elapsed() < IDLE_TIME_MAX
-            });
-            !kept.is_empty()
-        });
     }
 
     /// A node that has joined may say any address of its ingress: one that is off limits here is
     /// not dialled, and no name is looked up.
     async fn connect(&self, target: &Target, addresses: &AddressRules) -> io::Result<Connection> {
         match target {
-            Target::Local(path) => open(local_socket::connect(path).await?).await,
+            Target::Local(path) => Ok(Connection::new(local_socket::connect(path).await?)),
             Target::Peer { node, address } => {
-                open(self.dial(node, *address, addresses, Protocol::Http).await?).await
+                let stream = self.dial(node, *address, addresses, Protocol::Http).await?;
+                Ok(Connection::new(stream))
             }
         }
     }
@@ -252,61 +214,99 @@ async fn answer_of(
     })
 }
 
-async fn open<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
-    stream: S,
-) -> io::Result<Connection> {
-    // A hundred headers at most are hyper's own limit, which costs less than one that is said.
-    let (sender, connection) = http1::Builder::new()
-        .max_buf_size(64 << 10)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(io::Error::other)?;
-    // Ends when the sender is dropped or the replica closes.
-    let task = tokio::spawn(async move {
-        if let Err(error) = connection.with_upgrades().await {
-            tracing::debug!(%error, "a connection to a replica broke");
+impl Lease {
+    /// Whether the connection has carried a request before, so that the replica may have closed it
+    /// meanwhile.
+    pub fn used(&self) -> bool {
+        match self {
+            Self::Own { connection, .. } => connection.used,
+            Self::Shared(stream) => stream.used,
         }
-    });
-    Ok(Connection { sender, task: task.abort_handle() })
+    }
+
+    /// Begins a request. When what comes of it is dropped, whatever is on the connection ends: a
+    /// replica that takes no bytes would hold the rest of a request, and with it the client's
+    /// connection. A shared connection stays, and its stream is reset.
+    ///
+    /// # Errors
+    /// When the replica has closed the connection already.
+    pub fn ask(self, head: &Parts, body: RequestBody) -> Result<Asked, Failed> {
+        Ok(match self {
+            Self::Own { pool, connection } => {
+                Asked::Own(Some(Exchange::begin(pool, connection, head, body)?))
+            }
+            Self::Shared(stream) => {
+                Asked::Shared(Box::pin(ask_shared(stream, outgoing::in_http2(head, body))))
+            }
+        })
+    }
 }
 
-impl Lease {
-    /// Sends a request. One of which nothing was sent comes back with the error.
-    pub async fn send(
-        &mut self,
-        mut request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
-        match &mut self.on {
-            On::Own { connection, .. } => {
-                outgoing::in_http1(&mut request);
-                connection.sender.try_send_request(request).await
-            }
-            On::Shared(stream) => {
-                outgoing::in_http2(&mut request);
-                stream.sender.try_send_request(request).await
+/// A request that waits for its response.
+pub(super) enum Asked {
+    /// Until there is one.
+    Own(Option<Box<Exchange>>),
+    Shared(Pin<Box<dyn Future<Output = ReplicaAnswer> + Send>>),
+}
+
+/// A response, or why there is none.
+pub(super) type ReplicaAnswer = Result<Response<ReplicaBody>, Failed>;
+
+impl Future for Asked {
+    type Output = ReplicaAnswer;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<ReplicaAnswer> {
+        let own = match self.get_mut() {
+            Self::Own(own) => own,
+            Self::Shared(answer) => return answer.as_mut().poll(cx),
+        };
+        let Some(exchange) = own else { return Poll::Pending };
+        let answer = ready!(exchange.poll_answer(cx));
+        let exchange = own.take().expect("it was there");
+        Poll::Ready(answer.map(|parts| Response::from_parts(parts, ReplicaBody::Own(exchange))))
+    }
+}
+
+async fn ask_shared(mut stream: SharedStream, request: Request<RequestBody>) -> ReplicaAnswer {
+    match stream.sender.try_send_request(request).await {
+        Ok(response) => Ok(response.map(|body| ReplicaBody::Shared(Box::new((body, stream))))),
+        Err(mut failed) => Err(match failed.take_message() {
+            Some(whole) => Failed::Unsent(whole.into_body(), failed.into_error().to_string()),
+            None => Failed::Lost(crate::error::chain(&failed.into_error())),
+        }),
+    }
+}
+
+impl ReplicaBody {
+    /// Whether all of it was taken.
+    pub fn is_end(&self) -> bool {
+        match self {
+            Self::Own(exchange) => exchange.is_end(),
+            Self::Shared(shared) => shared.0.is_end_stream(),
+        }
+    }
+
+    pub fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Own(exchange) => exchange.size_hint(),
+            Self::Shared(shared) => shared.0.size_hint(),
+        }
+    }
+
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        match self {
+            Self::Own(exchange) => exchange.poll_frame(cx),
+            Self::Shared(shared) => {
+                Pin::new(&mut shared.0).poll_frame(cx).map_err(io::Error::other)
             }
         }
     }
 
-    /// Ends whatever is on it. A replica that takes no bytes would hold the rest of a request, and
-    /// with it the client's connection. A shared connection stays: its stream is reset.
-    pub fn cut(self) {
-        match self.on {
-            On::Own { connection, .. } => connection.task.abort(),
-            On::Shared(_) => {}
-        }
-    }
-
-    /// The response has come in full: the next request may have the connection.
-    pub fn give_back(self) {
-        let On::Own { upstream, target, connection } = self.on else { return };
-        if connection.sender.is_closed() {
-            return;
-        }
-        let mut idle = upstream.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = idle.entry(target).or_default();
-        if kept.len() < IDLE_MAX {
-            kept.push((connection, Instant::now()));
+    /// It has come in full: the next request may have the connection.
+    pub fn finish(self) {
+        match self {
+            Self::Own(exchange) => exchange.finish(),
+            Self::Shared(_) => {}
         }
     }
 }
