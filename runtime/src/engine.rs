@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{num::NonZeroUsize, sync::Arc};
 
 use wasmtime::{
     Config, CustomCodeMemory, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig,
@@ -6,8 +6,8 @@ use wasmtime::{
 };
 
 use crate::limits::{
-    CORE_INSTANCES_PER_COMPONENT, FIBER_STACK_BYTES, KEEP_RESIDENT_BYTES, MEMORIES_PER_COMPONENT,
-    TABLES_PER_COMPONENT, WASM_STACK_BYTES,
+    BACKTRACE_FRAMES_MAX, CORE_INSTANCES_PER_COMPONENT, FIBER_STACK_BYTES, KEEP_RESIDENT_BYTES,
+    MEMORIES_PER_COMPONENT, TABLES_PER_COMPONENT, WASM_STACK_BYTES,
 };
 
 /// The interface that stands for WASI 0.1's `proc_exit`: the preparer's adapter imports it, and the
@@ -39,7 +39,7 @@ fn tunables() -> Config {
         .max_wasm_stack(WASM_STACK_BYTES)
         .async_stack_size(FIBER_STACK_BYTES)
         .signals_based_traps(true)
-        .wasm_backtrace_max_frames(None)
+        .wasm_backtrace_max_frames(NonZeroUsize::new(BACKTRACE_FRAMES_MAX))
         // WebAssembly 3.0 and atomics, as wasmtime has them by default; what it leaves off stays
         // off, and memory shared between threads too.
         .shared_memory(false);

@@ -34,6 +34,12 @@ pub(crate) const WASM_STACK_BYTES: usize = 512 << 10;
 /// The Wasm stack, and the host's part of a call above it.
 pub(crate) const FIBER_STACK_BYTES: usize = 2 << 20;
 
+/// Functions that are named when a guest breaks: the innermost say where it was, and thousands more
+/// of a recursion say nothing.
+pub(crate) const BACKTRACE_FRAMES_MAX: usize = 32;
+/// How much of the name of one: those that a compiler makes of generic functions have no end.
+pub(crate) const FUNCTION_NAME_CHARS_MAX: usize = 200;
+
 /// A key has 32 bytes.
 pub(crate) const KEY_FILE_BYTES_MAX: u64 = 4 << 10;
 /// The facts of an image: what it imports and exports, and its layers.

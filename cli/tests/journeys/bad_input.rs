@@ -165,6 +165,7 @@ fn a_guest_that_takes_too_much_ends_at_its_limit() {
         let started = Instant::now();
         let err = stage.margay(["run", flags[0], flags[1], &format!("./{name}.wasm")]).fails(code);
         assert!(err.contains(want), "{name} {flags:?}: {err}");
+        assert_eq!(err.contains(": deeper"), name == "recurse", "where it broke: {err}");
         assert!(started.elapsed() < Duration::from_secs(20), "{name} took {:?}", started.elapsed());
     }
     for name in ["hog", "table-hog"] {

@@ -144,6 +144,20 @@ fn an_invocation_that_is_interrupted_leaves_nothing() {
 }
 
 #[test]
+fn a_request_that_breaks_is_told_where_the_app_runs() {
+    let stage = Stage::new();
+    let probe = samples().join("hostile/probe-http.wasm").display().to_string();
+    let running = stage.start(["run", "-p", "0:80", "--name", "probe", &probe]);
+    let page = eventually("the probe has a port", || published(&stage, "probe"));
+    assert_eq!(get(&page, "localhost", "/recurse").map(|answer| answer.status), Some(502));
+    running.signal("INT");
+    let said = running.end();
+    let (fault, place) = ("margay: E_TRAP: wasm trap: call stack exhausted\n", " times more\n");
+    assert!(said.err.contains(fault) && said.err.contains(place), "{}", said.err);
+    stage.is_empty();
+}
+
+#[test]
 fn an_internal_address_opens_with_both_keys() {
     use std::io::{Read as _, Write as _};
     let stage = Stage::new();

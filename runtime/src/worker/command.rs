@@ -9,6 +9,7 @@ use wasmtime::{Store, component::InstancePre};
 use wasmtime_wasi::{I32Exit, p2::bindings::CommandPre};
 
 use super::{
+    backtrace::backtrace,
     container::{Container, Fault},
     guest::Guest,
     meter::{RunClock, Timed},
@@ -29,16 +30,19 @@ pub(super) async fn run(container: Arc<Container>, pre: InstancePre<Guest>) -> E
     };
     let began = Instant::now();
     let store = container.store(began.into_std());
-    run_to_end(&container, &pre, (began, store), stopped).await
+    let say = |lines: &[String]| container.stderr.say_all(lines);
+    run_to_end(&container, &pre, (began, store), stopped, say).await
 }
 
 /// Runs a program in a store of its own, made when it began, until it ends, its time is over, or it
-/// has not ended within the grace that `stopped` gives it, as which exit.
+/// has not ended within the grace that `stopped` gives it, as which exit. Where it broke is told to
+/// `say`; what broke it is in the exit, and in the log.
 pub(super) async fn run_to_end(
     container: &Container,
     pre: &CommandPre<Guest>,
     (began, (mut store, clock)): (Instant, (Store<Guest>, Arc<RunClock>)),
     stopped: impl Future<Output = (Duration, Exit)>,
+    say: impl FnOnce(&[String]),
 ) -> Exit {
     let _ticking = container.ticker.run();
     let call = async move {
@@ -57,21 +61,28 @@ pub(super) async fn run_to_end(
         ended = &mut call => Ok(ended),
         () = until(deadline) => {
             let fault = Fault::Wall(wall.unwrap_or_default());
-            Err((Exit::from(&fault), Some(fault)))
+            Err((Exit::from(&fault), Some((fault, Vec::new()))))
         }
         (grace, exit) = stopped => stop(&mut call, grace).await.ok_or((exit, None)),
     };
     drop(call);
     let (exit, fault) = ended.map_or_else(|exit| exit, |ended| exit_of(container, ended));
-    container.ran(fault.as_ref());
+    container.ran(fault.is_some());
+    if let Some((fault, backtrace)) = fault {
+        container.log.say(&fault.line());
+        say(&backtrace);
+    }
     exit
 }
+
+/// What broke a program, and where in it.
+type Broken = (Fault, Vec<String>);
 
 /// What a call's result, and whether memory was refused meanwhile, mean for its program.
 fn exit_of(
     container: &Container,
     (result, refused): (wasmtime::Result<Result<(), ()>>, bool),
-) -> (Exit, Option<Fault>) {
+) -> (Exit, Option<Broken>) {
     match result {
         Ok(Ok(())) => (Exit::Code(0), None),
         Ok(Err(())) => (Exit::Code(1), None),
@@ -80,7 +91,7 @@ fn exit_of(
             Some(I32Exit(code)) => (Exit::Code(*code as u8), None),
             None => {
                 let fault = container.fault(&error, refused);
-                (Exit::from(&fault), Some(fault))
+                (Exit::from(&fault), Some((fault, backtrace(&error))))
             }
         },
     }

@@ -95,6 +95,12 @@ impl Fault {
         })
     }
 
+    /// What the log says of it.
+    pub fn line(&self) -> String {
+        let remedy = self.remedy().map(|words| format!("; {words}")).unwrap_or_default();
+        format!("margay: {}: {self}{remedy}", self.code())
+    }
+
     pub fn code(&self) -> &'static str {
         match self {
             Self::Cpu(_) => "E_CPU",
@@ -197,13 +203,11 @@ impl Container {
     }
 
     /// Counts one run. Its time and memory were counted while it ran.
-    pub fn ran(&self, fault: Option<&Fault>) {
+    pub fn ran(&self, failed: bool) {
         let page = &self.meter.page;
         add(&page.runs, 1);
-        if let Some(fault) = fault {
+        if failed {
             add(&page.failed_runs, 1);
-            let remedy = fault.remedy().map(|words| format!("; {words}")).unwrap_or_default();
-            self.log.say(&format!("margay: {}: {fault}{remedy}", fault.code()));
         }
     }
 }

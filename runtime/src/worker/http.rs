@@ -26,6 +26,7 @@ use wasmtime_wasi_http::{
 };
 
 use super::{
+    backtrace::backtrace,
     bodies::{
         Progress, RequestBody, ResponseBody, collected, error_response, fault_response, judged,
     },
@@ -146,7 +147,18 @@ struct Run {
 
 impl Run {
     fn failed(&self, fault: Fault) -> Fault {
-        self.fault.get_or_init(|| fault).clone()
+        self.failed_at(fault, Vec::new)
+    }
+
+    /// The same, and where in the guest it was. What failed first is the fault, and is told at once.
+    fn failed_at(&self, fault: Fault, backtrace: impl FnOnce() -> Vec<String>) -> Fault {
+        let first = self.fault.get_or_init(|| {
+            let mut lines = vec![fault.line()];
+            lines.extend(backtrace());
+            self.container.stderr.say_all(&lines);
+            fault
+        });
+        first.clone()
     }
 
     /// The response of a guest that has ended.
@@ -175,7 +187,7 @@ impl Run {
 
 impl Drop for Run {
     fn drop(&mut self) {
-        self.container.ran(self.fault.get());
+        self.container.ran(self.fault.get().is_some());
     }
 }
 
@@ -268,7 +280,8 @@ impl Handler {
             .await;
             // Set before the store goes, and with it the guest's end of the response's body.
             result.map_err(|error| {
-                ended.failed(ended.container.fault(&error, store.data().held.was_refused()))
+                let fault = ended.container.fault(&error, store.data().held.was_refused());
+                ended.failed_at(fault, || backtrace(&error))
             })
         };
         let mut call = Ending { run: run.clone(), deadline, call: Timed::new(call, clock) };

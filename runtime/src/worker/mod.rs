@@ -21,6 +21,7 @@ mod bodies; // bodies, counted, and the response to a fault
 mod command; // one instance, once
 mod exec; // programs beside the container's own
 
+mod backtrace; // where a guest was when it broke
 mod meter; // memory, CPU time, and where they end
 mod ticker; // the engine's sense of time
 mod control; // the socket to the supervisor

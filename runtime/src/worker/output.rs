@@ -44,9 +44,14 @@ impl Log {
     }
 
     /// A line of the worker's own, in the error stream.
-    pub fn say(&self, text: &str) {
-        let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        self.lines().keep(LogSource::Stderr, &[(text.into_bytes(), false)]);
+    pub fn say(&self, line: &str) {
+        self.say_all(&[line.to_owned()]);
+    }
+
+    /// The same of several, with none of a guest's between them.
+    pub fn say_all(&self, lines: &[String]) {
+        let lines = lines.iter().map(|line| (plain(line).into_bytes(), false)).collect::<Vec<_>>();
+        self.lines().keep(LogSource::Stderr, &lines);
     }
 
     fn take(&self, source: LogSource, mut bytes: &[u8]) {
@@ -103,6 +108,11 @@ impl Lines {
     }
 }
 
+/// A line that may quote a guest, without what would end it or mean something to a terminal.
+fn plain(line: &str) -> String {
+    line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
 /// One of a guest's two output streams.
 #[derive(Debug, Clone)]
 pub(crate) struct Output(Arc<Inner>);
@@ -124,6 +134,16 @@ impl Output {
     pub fn is_file(&self) -> bool {
         let through = self.0.through.as_ref();
         through.is_some_and(|through| through.metadata().is_ok_and(|meta| meta.is_file()))
+    }
+
+    /// Lines of the worker's own, also where the guest's go. A client that does not take them has
+    /// them in the log.
+    pub fn say_all(&self, lines: &[String]) {
+        self.0.log.say_all(lines);
+        if let Some(through) = self.0.through.as_ref().filter(|_| !lines.is_empty()) {
+            let text: String = lines.iter().map(|line| plain(line) + "\n").collect();
+            let _ = (&*through).write_all(text.as_bytes());
+        }
     }
 
     fn put(&self, bytes: &[u8]) -> io::Result<()> {
@@ -228,13 +248,14 @@ mod tests {
             log.take(LogSource::Stdout, b"one\ntw");
             log.take(LogSource::Stderr, b"oops\n");
             log.take(LogSource::Stdout, b"o\nno end");
-            log.say("two\x1blines\n");
+            log.say_all(&["two\x1blines\n".to_owned(), "more".to_owned()]);
         });
         let want = [
             "Stdout false one",
             "Stderr false oops",
             "Stdout false two",
             "Stderr false two lines ",
+            "Stderr false more",
             "Stdout true no end",
         ];
         assert_eq!(lines, want);

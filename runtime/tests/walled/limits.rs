@@ -149,6 +149,8 @@ fn requests() {
         eventually("the runs are counted", || Some(bench.usage()).filter(|usage| usage.runs == 8));
     assert_eq!(usage.failed_runs, 4);
     assert!(bench.log().contains("E_CPU") && bench.log().contains("E_WALL"));
+    let recursed = bench.log().lines().any(|line| line.ends_with(" times more"));
+    assert!(recursed, "where a request broke: {}", bench.log());
 }
 
 fn summed() {

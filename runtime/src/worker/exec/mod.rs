@@ -181,7 +181,8 @@ impl Execs {
             let signal = obey(client, streams.unread, ends_with_client).await;
             (Duration::ZERO, Exit::Signal(signal))
         };
-        run_to_end(container, pre, (began, store), stopped).await
+        let say = |lines: &[String]| container.log.say_all(lines);
+        run_to_end(container, pre, (began, store), stopped, say).await
     }
 }
 
