@@ -63,16 +63,16 @@ names! {
     CredentialName = "credential", "ci";
     /// A certificate of host names.
     CertificateName = "certificate", "shop";
+    /// Nodes of one kind, which are added and removed by the platform.
+    NodeGroupName = "node group", "workers";
+    /// A number that clients report of a service.
+    MetricName = "metric", "queue-depth";
 }
 
 names! {
     volume, "1 to 63 letters, digits, `_`, `.` and `-`, beginning with a letter or digit", "^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$":
     /// A volume on one node. As in Docker: it stands in paths, and never in a host name.
     VolumeName = "volume", "book";
-    /// Nodes of one kind, which are added and removed by the platform.
-    NodeGroupName = "node group", "workers";
-    /// A number that clients report of a service.
-    MetricName = "metric", "queue-depth";
 }
 
 fn label(text: &str, noun: &str) -> Result<String, ParseError> {
