@@ -17,12 +17,14 @@ use crate::{
 pub enum Webhook {
     /// Send events of repositories to a URL, and print the secret of their signatures
     #[command(
-        after_help = "An event is a CloudEvent 1.0 as JSON, signed as Standard Webhooks has it (webhook-id, webhook-timestamp,
-webhook-signature). It comes at least once, and again for a day while the receiver answers with anything but 2xx.
+        after_help = "An event is a CloudEvent 1.0 as JSON, signed as Standard Webhooks has it
+(webhook-id, webhook-timestamp, webhook-signature). It comes at least once, and again for a day while the
+receiver answers with anything but 2xx.
 
 Examples:
   margay registry webhook create acme/ci https://ci.example.com/hook
-  margay registry webhook create acme/ci https://ci.example.com/hook --repositories 'acme/web-*' --event image-pushed"
+  margay registry webhook create acme/ci https://ci.example.com/hook --repositories 'acme/web-*' \\
+    --event image-pushed"
     )]
     Create {
         /// Its name, of the account whose repositories it is about
