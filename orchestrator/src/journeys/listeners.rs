@@ -70,7 +70,7 @@ async fn a_port_has_one_service_and_the_operator_says_which_ports_there_are() {
     client.update_service(&main, &one, &change).await.unwrap();
     create(&other, "two", &[(20000, None)]).await.unwrap();
     let taken = said(create(client, "three", &[(20000, None)]).await);
-    assert!(taken.contains("port `20000/tcp` is taken") && !taken.contains("other"), "{taken}");
+    assert!(taken.contains("port `20000/tcp` is taken") && !taken.contains("two"), "{taken}");
     client.delete_service(&main, &one).await.unwrap();
     create(&other, "three", &[(20001, None)]).await.unwrap();
 }

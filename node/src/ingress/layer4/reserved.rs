@@ -38,6 +38,8 @@ impl ReservedPorts {
     /// When the kernel refuses.
     pub fn listen(&self, port: u16) -> io::Result<Option<tokio::net::TcpListener>> {
         let Some(socket) = self.sockets.get(&port) else { return Ok(None) };
+        // Connections of before that are in TIME_WAIT are no hindrance.
+        sockopt::set_socket_reuseaddr(socket, true)?;
         listen(socket, LAYER4_BACKLOG)?;
         let listener = std::net::TcpListener::from(socket.try_clone()?);
         tokio::net::TcpListener::from_std(listener).map(Some)
@@ -45,21 +47,26 @@ impl ReservedPorts {
 
     /// Refuses connections to `port` from now on, and drops those that wait.
     pub fn close(&self, port: u16) {
-        if let Some(socket) = self.sockets.get(&port)
-            && let Err(error) = shutdown(socket, Shutdown::Both)
-        {
+        let Some(socket) = self.sockets.get(&port) else { return };
+        let closed = shutdown(socket, Shutdown::Both);
+        let kept = sockopt::set_socket_reuseaddr(socket, false);
+        if let Err(error) = closed.and(kept) {
             tracing::debug!(port, %error, "it did not listen");
         }
     }
 }
 
+/// A socket that has the port for itself: of two that do not listen and both reuse addresses the
+/// kernel would give it to either. It does so only where connections of before are in TIME_WAIT.
 fn bound(address: SocketAddr) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(family, SocketType::STREAM, flags, None)?;
-    // A connection of before that is in TIME_WAIT keeps no port.
-    sockopt::set_socket_reuseaddr(&socket, true)?;
-    bind(socket.as_fd(), &address)?;
+    if bind(socket.as_fd(), &address).is_err() {
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        bind(socket.as_fd(), &address)?;
+        sockopt::set_socket_reuseaddr(&socket, false)?;
+    }
     Ok(socket)
 }
 
