@@ -123,7 +123,7 @@ pub enum Verb {
     #[command(subcommand)]
     Task(verbs::task::Verb),
     #[command(subcommand)]
-    Service(verbs::service::Verb),
+    Service(Box<verbs::service::Verb>),
     #[command(subcommand)]
     Explain(verbs::explain::Verb),
     #[command(subcommand)]
