@@ -150,7 +150,7 @@ impl Run {
         self.failed_at(fault, Vec::new)
     }
 
-    /// The same, and where in the guest it was. What failed first is the fault, and is told at once.
+    /// The same, and where in the guest it was. What failed first is the fault, and told at once.
     fn failed_at(&self, fault: Fault, backtrace: impl FnOnce() -> Vec<String>) -> Fault {
         let first = self.fault.get_or_init(|| {
             let mut lines = vec![fault.line()];
