@@ -153,8 +153,13 @@ fn order(stage: &Stage, host: &str) -> Option<Value> {
 
 /// What an order has failed with, as soon as that has `want` in it.
 fn fails_with(stage: &Stage, host: &str, want: &str) -> Value {
+    let mut last = None;
     let failed = || {
         let order = order(stage, host)?;
+        if last.as_ref() != Some(&order) {
+            println!("{order}"); // shown when it fails otherwise
+            last = Some(order.clone());
+        }
         order["error"].as_str().is_some_and(|error| error.contains(want)).then_some(order)
     };
     eventually(want, failed)
