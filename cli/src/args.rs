@@ -127,6 +127,8 @@ pub enum Verb {
     #[command(subcommand)]
     Explain(verbs::explain::Verb),
     #[command(subcommand)]
+    Grants(Box<verbs::grants::Verb>),
+    #[command(subcommand)]
     Secret(verbs::secret::Verb),
     #[command(subcommand)]
     Certificate(verbs::certificate::Verb),
@@ -219,6 +221,7 @@ impl Verb {
             ) => HOST_ERROR,
             // As diff(1): 1 says that they differ.
             Self::Diff(args) if args.exit_code => USAGE_ERROR,
+            Self::Grants(verb) if verb.compares_with_code() => USAGE_ERROR,
             _ => 1,
         }
     }
@@ -273,6 +276,7 @@ impl Verb {
             Self::Task(verb) => verb.run(home)?,
             Self::Service(verb) => verb.run(home)?,
             Self::Explain(verb) => verb.run(home)?,
+            Self::Grants(verb) => return verb.run(home),
             Self::Secret(verb) => verb.run(home)?,
             Self::Certificate(verb) => verb.run(home)?,
             Self::Tenant(verb) => verb.run(home)?,

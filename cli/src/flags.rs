@@ -124,6 +124,10 @@ impl Environment {
 }
 
 impl Environment {
+    pub fn secret_names(&self) -> Vec<SecretName> {
+        self.secret.iter().map(|secret| secret.name.clone()).collect()
+    }
+
     /// Where the secrets come from, for a later start of the same task. One from stdin cannot be
     /// read again.
     pub fn secret_files(&self) -> anyhow::Result<BTreeMap<SecretName, PathBuf>> {

@@ -105,7 +105,7 @@ pub fn print_table<R: IntoIterator<Item = String>>(
     headings: &[&str],
     rows: impl IntoIterator<Item = R>,
 ) {
-    table(headings, rows).iter().for_each(|text| line(format_args!("{text}")));
+    aligned(headings, rows).iter().for_each(|text| line(format_args!("{text}")));
 }
 
 /// Prints lines whose cells are separated by tabs, aligned. The first line are the headings.
@@ -118,7 +118,7 @@ pub fn print_cells<'a>(lines: impl Iterator<Item = &'a String>) {
 
 /// The headings and the rows as lines, each column as wide as its widest cell. Cells are cleaned of
 /// control characters here, once for all verbs.
-fn table<R: IntoIterator<Item = String>>(
+pub fn aligned<R: IntoIterator<Item = String>>(
     headings: &[&str],
     rows: impl IntoIterator<Item = R>,
 ) -> Vec<String> {
@@ -130,11 +130,11 @@ fn table<R: IntoIterator<Item = String>>(
         rows.iter().filter_map(|row| Some(row.get(column)?.chars().count())).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..rows[0].len()).map(width).collect();
-    let aligned = |row: &Vec<String>| {
+    let padded = |row: &Vec<String>| {
         let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
         cells.collect::<Vec<_>>().join("   ").trim_end().to_owned()
     };
-    rows.iter().map(aligned).collect()
+    rows.iter().map(padded).collect()
 }
 
 /// `text` with every control character spelled out: names and messages may come from
@@ -281,7 +281,7 @@ mod tests {
     #[test]
     fn a_table_is_as_wide_as_its_cells_and_holds_no_control_characters() {
         let rows = [["cats", "1"], ["x\x1b[2Jy", "22"]].map(|row| row.map(str::to_owned));
-        let lines = table(&["NAME", "SIZE"], rows);
+        let lines = aligned(&["NAME", "SIZE"], rows);
         assert_eq!(lines, ["NAME          SIZE", "cats          1", "x\\u{1b}[2Jy   22"]);
     }
 

@@ -362,6 +362,7 @@ impl Launch {
         let started = match &self.ready {
             Ready::Wasm { plan, prepared } => {
                 let program = self.wasm_program(plan, prepared)?;
+                let program = WasmProgram { learns: broker.learned().is_some(), ..program };
                 let broker = broker.of(&self.container.owner);
                 let engine = WasmEngine::new(broker, spare);
                 let engine = engine.of(&self.container.owner, self.cpu_millis_max());
@@ -427,6 +428,7 @@ impl Launch {
             working_dir: working_dir.cloned().unwrap_or_else(|| "/".to_owned()),
             secrets: self.secrets(),
             files_only: false,
+            learns: false,
             code: copy(&prepared.code)?,
             index: copy(&prepared.index)?,
             layers: prepared.layers.iter().map(copy).collect::<Result<_>>()?,

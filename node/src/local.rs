@@ -7,7 +7,7 @@ use std::{
 };
 
 use engine::{Exit, Stdio};
-use spec::{LaunchType, TaskId, Timestamp};
+use spec::{Capability, LaunchType, TaskId, Timestamp};
 
 use crate::{
     anonymous_volumes,
@@ -222,8 +222,14 @@ fn supervise<W: FnMut(Note)>(
             hub.joined().await;
         }
         run.broker = runtime::Broker::new(request.private_networks.iter().map(|n| n.host()));
+        if request.learn {
+            run.broker = run.broker.learning();
+        }
         let lifecycle = Lifecycle::new(Restart::Policy(request.restart), None, 0);
         let mut end = drive(&mut run, &mut orders, lifecycle, Begin::Fresh).await;
+        if let Some(lines) = run.broker.learned() {
+            (watch.borrow_mut())(Note::Learned { lines });
+        }
         // A success that left no result is none.
         if end.exit == Some(Exit::Code(0)) && hub.as_ref().is_some_and(|hub| hub.lost_output()) {
             end = End { usage: end.usage, ..End::of(Exit::Code(1)) };
@@ -261,9 +267,17 @@ fn decide<W: FnMut(Note)>(
     if plan.kind_hint() == image::Kind::Wasm {
         settings.check_for_wasm()?;
         allow.extend(settings.wasm_grants()?);
+        let hosts = plan.wants.iter().map(|want| &want.capability).filter(|_| request.learn);
+        allow.extend(hosts.filter(|want| matches!(want, Capability::Outbound(_))).cloned());
     }
     if plan.kind_hint() == image::Kind::Native {
         settings.check_for_linux()?;
+        if request.learn {
+            return Err(Error::Native {
+                why: "`--learn` is for Wasm programs".to_owned(),
+                hint: Some("grant a Linux program its lines by name: --allow LINE".to_owned()),
+            });
+        }
     }
     let mut exposed = plan.exposed();
     if plan.kind_hint() == image::Kind::Wasm {

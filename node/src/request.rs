@@ -52,6 +52,9 @@ pub struct RunRequest {
     pub grace: Duration,
     #[serde(default)]
     pub settings: Settings,
+    /// `--learn`: reach every host but internal ones, and say which were reached.
+    #[serde(default)]
+    pub learn: bool,
 }
 
 /// An image whose blobs lie on this machine.
@@ -142,6 +145,10 @@ pub enum Note {
         /// How often so far.
         count: u64,
     },
+    /// It has ended, and these lines grant the hosts that it reached.
+    Learned {
+        lines: Vec<String>,
+    },
     Stopping,
     /// It was interrupted a moment ago, and still runs.
     Interrupted,
@@ -220,6 +227,7 @@ impl RunRequest {
             read_only: false,
             grace: Duration::from_secs(10),
             settings: Settings::default(),
+            learn: false,
         }
     }
 

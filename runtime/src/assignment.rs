@@ -28,6 +28,8 @@ pub struct WasmProgram {
     pub secrets: BTreeMap<SecretName, Vec<u8>>,
     /// Whether its program is not to run: it serves clients that copy files, until it is stopped.
     pub files_only: bool,
+    /// Whether its broker learns what it uses, and alone decides about connections.
+    pub learns: bool,
     /// Its machine code, open for reading.
     pub code: File,
     /// The index over the layers, open for reading.
@@ -67,6 +69,7 @@ pub(crate) struct ProgramMessage {
     working_dir: String,
     secrets: BTreeMap<SecretName, Vec<u8>>,
     files_only: bool,
+    learns: bool,
     code: usize,
     index: usize,
     layers: Vec<usize>,
@@ -89,6 +92,7 @@ pub(crate) fn split(assignment: Assignment, files: FolderFiles) -> (WorkerMessag
         working_dir: program.working_dir,
         secrets: program.secrets,
         files_only: program.files_only,
+        learns: program.learns,
         code: slots.put(program.code),
         index: slots.put(program.index),
         layers: program.layers.into_iter().map(|layer| slots.put(layer)).collect(),
@@ -127,6 +131,7 @@ pub(crate) fn join(
             working_dir: program.working_dir,
             secrets: program.secrets,
             files_only: program.files_only,
+            learns: program.learns,
             code: file(slots, program.code)?,
             index: file(slots, program.index)?,
             layers: program

@@ -121,6 +121,8 @@ pub(crate) const OUTBOUND_BODY_BYTES_MAX: usize = 64 << 10;
 pub(crate) const OUTBOUND_STEP_TIME_MAX: Duration = Duration::from_secs(60);
 /// Denied lines that are counted one by one; the others share one count.
 pub(crate) const DENIED_LINES_MAX: usize = 1000;
+/// Hosts of one run that is to be learned from: a role of more is no role that is reviewed.
+pub(crate) const LEARNED_LINES_MAX: usize = 1000;
 /// More random bytes at once than any honest program asks for.
 pub(crate) const RANDOM_BYTES_MAX: u64 = 64 << 10;
 

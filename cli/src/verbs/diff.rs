@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, process::ExitCode};
 use image::{Plan, ProgramFacts, Wasi, World};
 use packager::Layout;
 use serde::Serialize;
-use spec::{Descriptor, Digest, Want};
+use spec::{Capability, Descriptor, Digest, Want};
 
 use crate::{
     failure::{Advice, USAGE_ERROR},
@@ -192,15 +192,9 @@ impl Side {
 
 impl Capabilities {
     fn of(before: &[Want], after: &[Want]) -> Self {
-        let (added, removed) = split(before, after);
-        let within = |want: &Want| {
-            let wider = |known: &&Want| known.capability.covers(&want.capability);
-            before.iter().find(wider).cloned()
-        };
-        Self {
-            added: added.into_iter().map(|want| Added { within: within(&want), want }).collect(),
-            removed,
-        }
+        let Changes { added, removed } = changes(before, after, |want| &want.capability);
+        let added = added.into_iter().map(|(want, within)| Added { want, within });
+        Self { added: added.collect(), removed }
     }
 }
 
@@ -217,6 +211,30 @@ impl Layers {
         };
         Self { same: after.len() - added.len(), added: layers(added), removed: layers(removed) }
     }
+}
+
+/// Lines that were added, each with one of before that reaches as far, and those that are gone.
+pub struct Changes<T> {
+    pub added: Vec<(T, Option<T>)>,
+    pub removed: Vec<T>,
+}
+
+/// Pure: compares wants, or grants, by the capability in them.
+pub fn changes<T: Clone + PartialEq>(
+    before: &[T],
+    after: &[T],
+    capability: impl Fn(&T) -> &Capability,
+) -> Changes<T> {
+    let (added, removed) = split(before, after);
+    let within = |line: &T| {
+        let wider = |known: &&T| capability(known).covers(capability(line));
+        before.iter().find(wider).cloned()
+    };
+    let added = added.into_iter().map(|line| {
+        let within = within(&line);
+        (line, within)
+    });
+    Changes { added: added.collect(), removed }
 }
 
 /// What only `after` has, and what only `before` has.

@@ -50,6 +50,7 @@ pub mod credential;
 pub mod demo;
 pub mod down;
 pub mod explain;
+pub mod grants;
 pub mod invoke;
 pub mod secret;
 pub mod certificate;

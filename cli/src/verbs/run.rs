@@ -1,3 +1,5 @@
+mod learned; // the role that a run needed
+
 use std::{
     collections::HashSet,
     convert::Infallible,
@@ -12,7 +14,7 @@ use node::{
     AttachOptions, Attachment, Mounted, Note, PrivateNetwork, PublishRange, RunRequest, Started,
     tasks::RestartPolicy,
 };
-use spec::{Capability, LimitOverrides, OutboundGrant, Transport};
+use spec::{Capability, LimitOverrides, OutboundGrant, SecretName, Transport};
 
 use crate::{
     failure::{Advice, HOST_ERROR, USAGE_ERROR},
@@ -27,6 +29,7 @@ use crate::{
     transfer::Remote,
     verbs::attach,
 };
+use learned::LearnedRole;
 
 /// Run an image here, without any server
 #[derive(Debug, clap::Args)]
@@ -45,7 +48,8 @@ Examples:
   margay run -p 8080:80 cats
   margay run ./hello.wasm a b
   margay run -d --name book -p 8080:80 -v book:/data adopt
-  margay run --allow net.out:https://api.example.com ./fetch.wasm"
+  margay run --allow net.out:https://api.example.com ./fetch.wasm
+  margay run --learn ./fetch.wasm"
 )]
 pub struct Args {
     /// Run in the background and print the task's id
@@ -55,6 +59,9 @@ pub struct Args {
     keys: attach::Keys,
     #[command(flatten)]
     signals: attach::Signals,
+    /// Let a Wasm program reach every host but internal ones, and print the role that it needed
+    #[arg(long)]
+    learn: bool,
     #[command(flatten)]
     task: TaskArgs,
 }
@@ -188,8 +195,16 @@ impl Args {
                 .hint("leave one of them out")
                 .code(USAGE_ERROR)
         );
+        let in_foreground = !self.detach && !self.runs_in_keeper();
+        ensure!(
+            in_foreground || !self.learn,
+            Advice::new("--learn prints what it has learned when the run ends in the foreground")
+                .hint("leave out -d, -it and --sig-proxy=false")
+                .code(USAGE_ERROR)
+        );
         let terminal = if self.detach { Terminal::Later } else { Terminal::Ours };
-        let request = self.task.request(home, terminal)?;
+        let mut request = self.task.request(home, terminal)?;
+        request.learn = self.learn;
         let mut talk = Talk::new(&self.task);
         if self.detach {
             let started = self.task.with_cidfile(|| {
@@ -209,8 +224,7 @@ impl Args {
                 name = given;
             }
         };
-        // A terminal can be left, so that the task needs a keeper from the start.
-        if self.task.tty && self.task.interactive || !self.signals.sig_proxy {
+        if self.runs_in_keeper() {
             let options = AttachOptions {
                 input: self.task.interactive,
                 input_ends: true,
@@ -224,6 +238,11 @@ impl Args {
             return Ok(screen.exit(end?, &name));
         }
         exit(&node::run_local(home.node(), request, watch)?)
+    }
+
+    /// A terminal can be left, so that the task needs a keeper from the start.
+    fn runs_in_keeper(&self) -> bool {
+        self.task.tty && self.task.interactive || !self.signals.sig_proxy
     }
 }
 
@@ -397,11 +416,17 @@ pub struct Talk {
     slow: Option<Preparing>,
     /// What the task is granted.
     allowed: Vec<Capability>,
+    secrets: Vec<SecretName>,
 }
 
 impl Talk {
     pub fn new(task: &TaskArgs) -> Self {
-        Self { quiet: task.settings.is_quiet(), slow: None, allowed: task.allow.clone() }
+        Self {
+            quiet: task.settings.is_quiet(),
+            slow: None,
+            allowed: task.allow.clone(),
+            secrets: task.environment.secret_names(),
+        }
     }
 
     pub fn hear(&mut self, note: &Note) {
@@ -409,7 +434,15 @@ impl Talk {
             Note::Preparing { bytes } if !self.quiet => Some(Preparing::of(*bytes)),
             _ => None,
         };
-        tell(note, &self.allowed);
+        match note {
+            Note::Learned { lines } => {
+                let reached = lines.iter().filter_map(|line| line.parse().ok());
+                let reached: Vec<Capability> = reached.collect();
+                let role = LearnedRole::of(&self.allowed, &self.secrets, &reached);
+                notice(format_args!("{}", role.told()));
+            }
+            note => tell(note, &self.allowed),
+        }
     }
 }
 

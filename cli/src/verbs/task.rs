@@ -219,17 +219,20 @@ pub fn read_definition(path: &std::path::Path) -> anyhow::Result<TaskDefinition>
     let definition: TaskDefinition = if path.extension().is_some_and(|ending| ending == "json") {
         spec::json::from_slice(text.as_bytes()).with_context(named)?
     } else {
-        toml::from_str(&text).map_err(|error| {
-            let line = |at: usize| text[..at.min(text.len())].matches('\n').count() + 1;
-            let at = error.span().map(|span| format!(", line {}", line(span.start)));
-            let (path, at) = (path.display(), at.unwrap_or_default());
-            let why = error.message().trim().replace('\n', ", ");
-            Advice::new(format!("`{path}`{at}: {why}"))
-                .hint("a task definition is TOML, or JSON in a file whose name ends with .json")
-        })?
+        let hint = "a task definition is TOML, or JSON in a file whose name ends with .json";
+        toml::from_str(&text).map_err(|error| misread(path, &text, &error).hint(hint))?
     };
     definition.check()?;
     Ok(definition)
+}
+
+/// What is wrong with the TOML in a file, and where.
+pub fn misread(path: &std::path::Path, text: &str, error: &toml::de::Error) -> Advice {
+    let line = |at: usize| text[..at.min(text.len())].matches('\n').count() + 1;
+    let at = error.span().map(|span| format!(", line {}", line(span.start)));
+    let (path, at) = (path.display(), at.unwrap_or_default());
+    let why = error.message().trim().replace('\n', ", ");
+    Advice::new(format!("`{path}`{at}: {why}"))
 }
 
 /// Says what the role grants and the image does not use, and the other way round: the diff that an

@@ -14,6 +14,7 @@ mod views; // lists, templates, filters, events, volumes and groups
 mod layers; // images of other builders: what is loaded, and how it is named
 mod build_flags; // what comes through standard input, names, labels, arguments
 mod commands; // run a command: arguments, codes, environment, stdin
+mod grants; // what an image asks for and gets
 mod pages; // run a server: ports, background, logs, stop
 mod http; // hostile requests
 mod certificates; // in files that are renewed

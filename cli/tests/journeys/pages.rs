@@ -4,11 +4,11 @@ use serde_json::Value;
 
 use crate::{
     images::{build, build_cats},
-    stage::{Stage, eventually, get, samples},
+    stage::{Stage, answering, eventually, get, samples},
 };
 
 /// The port on the host that `margay ps` shows for a task.
-fn published(stage: &Stage, name: &str) -> Option<String> {
+pub fn published(stage: &Stage, name: &str) -> Option<String> {
     let list: Value =
         serde_json::from_str(&stage.margay(["ps", "--output", "json"]).ok()).expect("JSON");
     let task = list.as_array()?.iter().find(|task| task["name"] == name)?;
@@ -159,19 +159,8 @@ fn a_request_that_breaks_is_told_where_the_app_runs() {
 
 #[test]
 fn an_internal_address_opens_with_both_keys() {
-    use std::io::{Read as _, Write as _};
     let stage = Stage::new();
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("an address");
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let mut stream = stream;
-            let _ = stream.read(&mut [0; 4096]);
-            let _ = stream.write_all(
-                b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\nconnection: close\r\n\r\ninside",
-            );
-        }
-    });
+    let address = answering("inside");
     let probe = samples().join("hostile/probe-http.wasm").display().to_string();
     let (grant, private) =
         (format!("net.out:http://{address}"), format!("net.out:http://{address};private"));

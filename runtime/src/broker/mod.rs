@@ -3,6 +3,7 @@
 //! stays unconnected.
 
 mod outbound; // whether a connection is granted
+mod learned; // what was connected to, for a role that grants no more
 mod own_addresses; // the addresses of this machine
 mod services; // names inside the platform
 mod addresses; // which addresses may be connected to, with two keys for internal ones
@@ -29,6 +30,7 @@ use crate::{
         CONNECTING_PER_TENANT_MAX, RESOLVING_MAX, RESOLVING_PER_TENANT_MAX,
     },
 };
+use learned::Learned;
 use outbound::{Allowed, line_for};
 
 pub use addresses::AddressRules;
@@ -44,6 +46,7 @@ pub struct Broker {
     tenants: Arc<Mutex<HashMap<String, Weak<Permits>>>>,
     time_max: Duration,
     services: Option<Arc<dyn Services>>,
+    learned: Option<Learned>,
     /// Whose guests it connects.
     owner: Arc<str>,
 }
@@ -78,6 +81,7 @@ impl Broker {
             tenants: Arc::default(),
             time_max: CONNECT_TIME_MAX,
             services: None,
+            learned: None,
             owner: spec::OPERATOR.into(),
         }
     }
@@ -86,6 +90,18 @@ impl Broker {
     #[must_use]
     pub fn with_services(self, services: Arc<dyn Services>) -> Self {
         Self { services: Some(services), ..self }
+    }
+
+    /// The same broker for a run that shows what its role needs: it connects to every host but
+    /// internal addresses, which take their two keys here too, and remembers them.
+    #[must_use]
+    pub fn learning(self) -> Self {
+        Self { learned: Some(Learned::default()), ..self }
+    }
+
+    /// The lines that grant what its guests were connected to, where it learns.
+    pub fn learned(&self) -> Option<Vec<String>> {
+        self.learned.as_ref().map(Learned::lines)
     }
 
     /// The same broker for the workers of `tenant`, which share one part of what may be under way:
@@ -107,7 +123,10 @@ impl Broker {
         grants: &[OutboundGrant],
         target: &Target,
     ) -> Result<OwnedFd, Refusal> {
-        let allowed = decide(grants, target)?;
+        let allowed = match (decide(grants, target), &self.learned) {
+            (Err(Refusal::Denied { .. }), Some(_)) => Allowed { private: false },
+            (decided, _) => decided?,
+        };
         let connected = async {
             // In this order: a tenant that waits for its own share holds nothing of the others'.
             let _tenant = permit(&self.tenant.connecting).await?;
@@ -121,7 +140,11 @@ impl Broker {
         };
         let late =
             || Refusal::Unreachable { why: format!("`{}` did not answer in time", target.host) };
-        timeout(self.time_max, connected).await.unwrap_or_else(|_| Err(late()))
+        let connected = timeout(self.time_max, connected).await.unwrap_or_else(|_| Err(late()))?;
+        if let Some(learned) = &self.learned {
+            learned.add(target, allowed);
+        }
+        Ok(connected)
     }
 
     /// Names inside the platform are not resolved, here or elsewhere: no answer of a resolver leads
@@ -236,6 +259,27 @@ mod tests {
         outbound::tests::{grants, target},
         *,
     };
+
+    #[tokio::test]
+    async fn a_broker_that_learns_opens_every_host_but_internal_ones_and_names_them() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let granted = grants(&[&format!("net.out:http://127.0.0.1:{port};private")]);
+        let loopback = grants(&["net.out:http://127.0.0.0/8"]).remove(0).host;
+        let inside = target("127.0.0.1", port);
+
+        let broker = Broker::new([loopback]).learning().of("ann");
+        let refused = broker.connect(&[], &inside).await.unwrap_err();
+        assert!(matches!(refused, Refusal::Forbidden { granted: false, .. }), "{refused:?}");
+        let unknown = broker.connect(&[], &target("cats.invalid", 80)).await.unwrap_err();
+        assert_eq!(unknown, Refusal::NoSuchName, "which is not that nothing grants it");
+        assert_eq!(broker.learned(), Some(Vec::new()), "what was not reached is not learned");
+
+        broker.connect(&granted, &inside).await.unwrap();
+        broker.connect(&granted, &inside).await.unwrap();
+        assert_eq!(broker.learned(), Some(vec![granted[0].to_string()]));
+        assert_eq!(Broker::default().learned(), None);
+    }
 
     #[tokio::test]
     async fn an_internal_address_takes_two_keys() {

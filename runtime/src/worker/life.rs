@@ -196,7 +196,7 @@ impl Unassigned {
             files,
             meter: meter.clone(),
             outbound: Arc::new(Outbound::new(
-                assignment.grants.outbound.clone(),
+                (!assignment.program.learns).then(|| assignment.grants.outbound.clone()),
                 control.clone(),
                 meter,
             )),

@@ -108,6 +108,7 @@ impl Bench {
                 working_dir: "/".to_owned(),
                 secrets: BTreeMap::new(),
                 files_only: false,
+                learns: false,
                 code: prepared.code,
                 index: prepared.index,
                 layers: prepared.layers,

@@ -44,7 +44,8 @@ use crate::{
 
 /// The requests that one container sends.
 pub(crate) struct Outbound {
-    grants: Vec<OutboundGrant>,
+    /// None where the broker decides alone.
+    grants: Option<Vec<OutboundGrant>>,
     control: Arc<Control>,
     meter: Arc<Meter>,
     open: Arc<Semaphore>,
@@ -54,7 +55,11 @@ pub(crate) struct Outbound {
 }
 
 impl Outbound {
-    pub fn new(grants: Vec<OutboundGrant>, control: Arc<Control>, meter: Arc<Meter>) -> Self {
+    pub fn new(
+        grants: Option<Vec<OutboundGrant>>,
+        control: Arc<Control>,
+        meter: Arc<Meter>,
+    ) -> Self {
         let open = Arc::new(Semaphore::new(OUTBOUND_CONNECTIONS_MAX));
         let connecting = Semaphore::new(CONNECTING_PER_WORKER_MAX);
         let sockets_refused = AtomicBool::new(false);
@@ -128,7 +133,9 @@ impl Outbound {
     async fn send(&self, mut request: http::Request<WasiBody>, options: RequestOptions) -> Answer {
         let target = target(request.uri())?;
         // Checked here for a quick answer, and in the broker because this process may be hostile.
-        if let Err(refusal) = broker::decide(&self.grants, &target) {
+        if let Some(grants) = &self.grants
+            && let Err(refusal) = broker::decide(grants, &target)
+        {
             return Err(self.refused(refusal));
         }
         let connect_time =
