@@ -17,6 +17,10 @@ use crate::engine::{EXIT_FUNCTION, EXIT_INTERFACE, SOCKET_FUNCTIONS, SOCKETS_INT
 
 /// `ENOTSUP` of WASI 0.1.
 const NOT_SUPPORTED: u32 = 58;
+/// `ENOTSOCK`.
+const NOT_A_SOCKET: u32 = 57;
+/// `EBADF`.
+const BAD_DESCRIPTOR: u32 = 8;
 
 /// What one instance has on the host's side.
 pub(crate) struct Guest {
@@ -65,15 +69,17 @@ pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     Ok(linker)
 }
 
-/// The socket calls of a WASI 0.1 module: each fails, and the first says why.
+/// The socket calls of a WASI 0.1 module: each fails, and the first says why. Of what is closed,
+/// the standard streams are open descriptors and no sockets; no other one is a socket either.
 fn add_sockets(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     type Caller<'a> = wasmtime::StoreContextMut<'a, Guest>;
     let [(accept, _), (receive, _), (send, _), (shutdown, _)] = SOCKET_FUNCTIONS;
-    let refused = |caller: Caller<'_>, call: &str| {
+    let refused_with = |caller: Caller<'_>, call: &str, code: u32| {
         let import = format!("wasi_snapshot_preview1.{call}");
         caller.data().hooks.outbound.socket_refused(&import);
-        Ok((NOT_SUPPORTED,))
+        Ok((code,))
     };
+    let refused = move |caller: Caller<'_>, call| refused_with(caller, call, NOT_SUPPORTED);
     let mut sockets = linker.instance(SOCKETS_INTERFACE)?;
     sockets.func_wrap("accept", move |caller: Caller<'_>, _: (u32, u32, u32)| {
         refused(caller, accept)
@@ -85,6 +91,9 @@ fn add_sockets(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     sockets.func_wrap("send", move |caller: Caller<'_>, _: (u32, u32, u32, u32, u32)| {
         refused(caller, send)
     })?;
-    sockets
-        .func_wrap("shutdown", move |caller: Caller<'_>, _: (u32, u32)| refused(caller, shutdown))
+    sockets.func_wrap("shutdown", move |caller: Caller<'_>, (descriptor, _): (u32, u32)| {
+        let is_stream = descriptor <= 2;
+        let code = if is_stream { NOT_A_SOCKET } else { BAD_DESCRIPTOR };
+        refused_with(caller, shutdown, code)
+    })
 }

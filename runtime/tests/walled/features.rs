@@ -121,20 +121,25 @@ fn memories() {
 
 fn sockets() {
     let bench = Bench::new();
-    for (call, arguments) in
-        [("sock_accept", 3), ("sock_recv", 6), ("sock_send", 5), ("sock_shutdown", 2)]
-    {
+    for (call, arguments, descriptor, code) in [
+        ("sock_accept", 3, 0, 58),
+        ("sock_recv", 6, 0, 58),
+        ("sock_send", 5, 0, 58),
+        ("sock_shutdown", 2, 1, 57),
+        ("sock_shutdown", 2, 3, 8),
+    ] {
         let text = format!(
             r#"(module
                 (import "wasi_snapshot_preview1" "{call}" (func $call (param {}) (result i32)))
                 (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
                 (memory (export "memory") 1)
-                (func (export "_start") (call $exit (call $call {}))))"#,
+                (func (export "_start")
+                    (call $exit (call $call (i32.const {descriptor}) {}))))"#,
             "i32 ".repeat(arguments),
-            "(i32.const 0)".repeat(arguments),
+            "(i32.const 0)".repeat(arguments - 1),
         );
         let ran = bench.run_wasm(&wat::parse_str(&text).unwrap(), &[], &[], |_| ());
-        assert_eq!(ran.exit, Exit::Code(58), "{call}: {}", ran.text);
+        assert_eq!(ran.exit, Exit::Code(code), "{call}: {}", ran.text);
         let log = bench.log();
         assert!(log.contains(&format!("`wasi_snapshot_preview1.{call}`")), "{call}: {log}");
         assert!(log.contains("wasi:http/incoming-handler"), "{call}: {log}");

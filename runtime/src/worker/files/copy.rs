@@ -15,7 +15,7 @@ use engine::{
 use image::{ArchiveWriter, Attributes, Budget, Entry, EntryKind, LayerReader};
 
 use super::{
-    filesystem::{DescriptorFlags, DescriptorType, ErrorCode, OpenFlags, Opening, Stat},
+    filesystem::{DescriptorFlags, DescriptorType, ErrorCode, NewTimes, OpenFlags, Opening, Stat},
     mounts::{Files, Handle},
 };
 use crate::limits::READ_BYTES_MAX;
@@ -112,7 +112,7 @@ fn attributes(stat: &Stat) -> Attributes {
         FileKind::Link => 0o777,
         FileKind::File | FileKind::Other => 0o644,
     };
-    Attributes { mode, mtime: stat.mtime.0, ..Attributes::default() }
+    Attributes { mode, mtime: stat.times.modified.0, ..Attributes::default() }
 }
 
 fn pack(files: &Files, place: &Place, name: &str, out: File) -> io::Result<Copied> {
@@ -444,7 +444,7 @@ impl Unpacker<'_> {
             Failed::Write(code) => failed()(code),
             Failed::Read(error) => error,
         });
-        let _ = self.files.set_times(&file, Some((mtime, 0)));
+        let _ = self.files.set_times(&file, NewTimes::modified(mtime));
         drop(file);
         let done = written.and_then(|()| match renames {
             true => self.files.rename((&self.root, &at), (&self.root, place)).map_err(failed()),
@@ -459,8 +459,8 @@ impl Unpacker<'_> {
     /// Gives new folders their names.
     fn keep(&mut self) -> io::Result<()> {
         for (path, mtime) in std::mem::take(&mut self.times).iter().rev() {
-            let _ =
-                self.files.set_times_at(&self.root, &self.place(path), false, Some((*mtime, 0)));
+            let (place, times) = (self.place(path), NewTimes::modified(*mtime));
+            let _ = self.files.set_times_at(&self.root, &place, false, times);
         }
         for (name, hidden) in std::mem::take(&mut self.staged) {
             let (from, to) = (below(&self.folder, &hidden), below(&self.folder, &name));

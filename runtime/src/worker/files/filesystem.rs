@@ -7,7 +7,42 @@ pub(super) use super::host::{DescriptorFlags, DescriptorType, ErrorCode, OpenFla
 pub(super) type Result<T, E = ErrorCode> = std::result::Result<T, E>;
 
 /// Seconds and nanoseconds since 1970.
-pub(super) type Mtime = (i64, u32);
+pub(super) type Time = (i64, u32);
+
+/// When a file was read and changed. Reading changes neither here, as with `noatime`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Times {
+    pub accessed: Time,
+    pub modified: Time,
+}
+
+impl Times {
+    /// Both at once, in whole seconds, as layers and archives have them.
+    pub fn at(seconds: i64) -> Self {
+        Self { accessed: (seconds, 0), modified: (seconds, 0) }
+    }
+}
+
+/// Times to set; one that is none stays as it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct NewTimes {
+    pub accessed: Option<Time>,
+    pub modified: Option<Time>,
+}
+
+impl NewTimes {
+    /// As archives have it, in whole seconds.
+    pub fn modified(seconds: i64) -> Self {
+        Self { accessed: None, modified: Some((seconds, 0)) }
+    }
+
+    pub fn over(self, times: Times) -> Times {
+        Times {
+            accessed: self.accessed.unwrap_or(times.accessed),
+            modified: self.modified.unwrap_or(times.modified),
+        }
+    }
+}
 
 /// A tree of files: the image with its writable layer, or what is mounted in it. A path was walked
 /// to a place before; rights and limits are the implementation's to hold.
@@ -35,7 +70,7 @@ pub(super) trait Filesystem: Send + Sync {
     fn link(&self, _from: Self::Place, _to: Self::Place) -> Result<()> {
         Err(ErrorCode::Unsupported)
     }
-    fn set_folder_times(&self, folder: &Self::Folder, mtime: Mtime) -> Result<()>;
+    fn set_folder_times(&self, folder: &Self::Folder, times: NewTimes) -> Result<()>;
 }
 
 /// A file that is open. Whether its descriptor may read or write was checked before.
@@ -50,7 +85,7 @@ pub(super) trait OpenFile: Send + Sync {
     fn set_len(&self, _len: u64) -> Result<()> {
         Err(ErrorCode::BadDescriptor)
     }
-    fn set_times(&self, _mtime: Mtime) -> Result<()> {
+    fn set_times(&self, _times: NewTimes) -> Result<()> {
         Err(ErrorCode::NotPermitted)
     }
     fn sync(&self) -> Result<()> {
@@ -108,7 +143,7 @@ pub(super) struct Stat {
     pub kind: DescriptorType,
     pub size: u64,
     pub links: u64,
-    pub mtime: Mtime,
+    pub times: Times,
     /// The same for the same file or folder, different for others.
     pub identity: u64,
 }

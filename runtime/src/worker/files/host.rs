@@ -4,7 +4,7 @@ use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, bindings::clocks::wall_clock::Datetime};
 
 use super::{
-    filesystem::{Mtime, Opening, Stat},
+    filesystem::{NewTimes, Opening, Stat, Time},
     mounts::{Files, Handle},
     stream::{Reading, StreamFailure, Writing},
     union::now,
@@ -148,11 +148,11 @@ impl types::HostDescriptor for View<'_> {
     fn set_times(
         &mut self,
         this: Descriptor,
-        _: types::NewTimestamp,
-        changed: types::NewTimestamp,
+        accessed: types::NewTimestamp,
+        modified: types::NewTimestamp,
     ) -> Outcome<()> {
         let handle = self.handle(&this)?;
-        Ok(self.files.set_times(&handle, time(changed)))
+        Ok(self.files.set_times(&handle, times(accessed, modified)))
     }
 
     fn read(&mut self, this: Descriptor, len: u64, at: u64) -> Outcome<(Vec<u8>, bool)> {
@@ -202,11 +202,12 @@ impl types::HostDescriptor for View<'_> {
         this: Descriptor,
         flags: types::PathFlags,
         path: String,
-        _: types::NewTimestamp,
-        changed: types::NewTimestamp,
+        accessed: types::NewTimestamp,
+        modified: types::NewTimestamp,
     ) -> Outcome<()> {
         let handle = self.handle(&this)?;
-        Ok(self.files.set_times_at(&handle, &path, follows(flags), time(changed)))
+        let times = times(accessed, modified);
+        Ok(self.files.set_times_at(&handle, &path, follows(flags), times))
     }
 
     fn link_at(
@@ -317,19 +318,24 @@ fn follows(flags: types::PathFlags) -> bool {
     flags.contains(types::PathFlags::SYMLINK_FOLLOW)
 }
 
-fn time(new: types::NewTimestamp) -> Option<Mtime> {
-    match new {
+fn times(accessed: types::NewTimestamp, modified: types::NewTimestamp) -> NewTimes {
+    let time = |new| match new {
         types::NewTimestamp::NoChange => None,
         types::NewTimestamp::Now => Some((now(), 0)),
         types::NewTimestamp::Timestamp(at) => {
             Some((i64::try_from(at.seconds).unwrap_or(i64::MAX), at.nanoseconds.min(999_999_999)))
         }
-    }
+    };
+    NewTimes { accessed: time(accessed), modified: time(modified) }
+}
+
+fn told((seconds, nanoseconds): Time) -> Option<Datetime> {
+    Some(Datetime { seconds: u64::try_from(seconds).unwrap_or(0), nanoseconds })
 }
 
 fn hash(stat: Stat) -> types::MetadataHashValue {
     // Size and time ride along, so that a changed file has another hash.
-    let (seconds, nanoseconds) = stat.mtime;
+    let (seconds, nanoseconds) = stat.times.modified;
     types::MetadataHashValue {
         lower: stat.identity,
         upper: stat.size.rotate_left(32)
@@ -340,15 +346,13 @@ fn hash(stat: Stat) -> types::MetadataHashValue {
 
 impl From<Stat> for types::DescriptorStat {
     fn from(stat: Stat) -> Self {
-        let (seconds, nanoseconds) = stat.mtime;
-        let changed = Datetime { seconds: u64::try_from(seconds).unwrap_or(0), nanoseconds };
         Self {
             type_: stat.kind,
             link_count: stat.links,
             size: stat.size,
-            data_access_timestamp: Some(changed),
-            data_modification_timestamp: Some(changed),
-            status_change_timestamp: Some(changed),
+            data_access_timestamp: told(stat.times.accessed),
+            data_modification_timestamp: told(stat.times.modified),
+            status_change_timestamp: told(stat.times.modified),
         }
     }
 }

@@ -8,8 +8,8 @@ use image::FileIndex;
 
 use super::{
     filesystem::{
-        DescriptorFlags, DescriptorType, ErrorCode, Filesystem, Mtime, OpenFile, OpenFlags, Opened,
-        Opening, Result, Stat,
+        DescriptorFlags, DescriptorType, ErrorCode, Filesystem, NewTimes, OpenFile, OpenFlags,
+        Opened, Opening, Result, Stat,
     },
     union::{self, Reached, Union},
     volume::{self, AnyVolume, Volume},
@@ -242,15 +242,16 @@ impl Files {
         }
     }
 
-    /// `None` leaves the time as it is. When a file was read is not kept.
-    pub(super) fn set_times(&self, handle: &Handle, mtime: Option<Mtime>) -> Result<()> {
-        let Some(mtime) = mtime else { return Ok(()) };
+    pub(super) fn set_times(&self, handle: &Handle, times: NewTimes) -> Result<()> {
+        if times == NewTimes::default() {
+            return Ok(());
+        }
         match handle {
-            Handle::Folder(Folder::Union(folder)) => self.union.set_folder_times(folder, mtime),
+            Handle::Folder(Folder::Union(folder)) => self.union.set_folder_times(folder, times),
             Handle::Folder(Folder::Mounted(mount, folder)) => {
-                self.mounts[*mount].filesystem.set_folder_times(folder, mtime)
+                self.mounts[*mount].filesystem.set_folder_times(folder, times)
             }
-            Handle::File { file, .. } => file.set_times(mtime),
+            Handle::File { file, .. } => file.set_times(times),
         }
     }
 
@@ -259,14 +260,14 @@ impl Files {
         base: &Handle,
         path: &str,
         follow: bool,
-        mtime: Option<Mtime>,
+        times: NewTimes,
     ) -> Result<()> {
         let flags = match self.stat_at(base, path, follow)?.kind {
             DescriptorType::RegularFile => DescriptorFlags::READ | DescriptorFlags::WRITE,
             _ => DescriptorFlags::READ,
         };
         let opening = Opening { follow, open: OpenFlags::empty(), flags };
-        self.set_times(&self.open(base, path, opening)?, mtime)
+        self.set_times(&self.open(base, path, opening)?, times)
     }
 }
 

@@ -5,7 +5,7 @@ use image::{Entry, EntryKind, FileIndexBuilder};
 
 use super::{
     Volume,
-    filesystem::{DescriptorFlags, DescriptorType, ErrorCode, OpenFlags, Opening},
+    filesystem::{DescriptorFlags, DescriptorType, ErrorCode, NewTimes, OpenFlags, Opening},
     mounts::{Files, Handle},
 };
 
@@ -246,7 +246,7 @@ fn without_a_writable_layer_everything_is_read_only() {
         ("unlink", files.unlink(&root, "etc/cat")),
         ("mkdir", files.make_folder(&root, "x")),
         ("rmdir", files.remove_folder(&root, "etc/deep")),
-        ("times", files.set_times_at(&root, "etc", true, Some((1, 0)))),
+        ("times", files.set_times_at(&root, "etc", true, NewTimes::modified(1))),
     ] {
         assert_eq!(got, Err(ErrorCode::ReadOnly), "{what}");
     }
@@ -449,6 +449,13 @@ fn descriptors_allow_what_they_were_opened_for(files: &Files, name: &str) {
     let emptied = open(Opening { open: OpenFlags::TRUNCATE, ..reading() }).unwrap();
     assert_eq!(files.stat(&emptied).unwrap().size, 0, "{name}");
     assert_eq!(emptied.write_at(None, b"x"), Err(ErrorCode::BadDescriptor), "{name}");
-    assert_eq!(files.set_times(&writer, Some((7, 0))), Ok(()), "{name}");
-    assert_eq!(files.stat(&reader).unwrap().mtime, (7, 0), "{name}");
+    let before = files.stat(&reader).unwrap().times;
+    let modified = NewTimes { accessed: None, modified: Some((7, 8)) };
+    assert_eq!(files.set_times(&writer, modified), Ok(()), "{name}");
+    let times = files.stat(&reader).unwrap().times;
+    assert_eq!((times.accessed, times.modified), (before.accessed, (7, 8)), "{name}");
+    let accessed = NewTimes { accessed: Some((9, 10)), modified: None };
+    assert_eq!(files.set_times(&writer, accessed), Ok(()), "{name}");
+    let times = files.stat(&reader).unwrap().times;
+    assert_eq!((times.accessed, times.modified), ((9, 10), (7, 8)), "{name}");
 }

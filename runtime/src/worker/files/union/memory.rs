@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::limits::FILE_SPARE_BYTES_MAX;
-use crate::worker::files::filesystem::{ErrorCode, Result};
+use crate::worker::files::filesystem::{ErrorCode, NewTimes, Result, Times};
 
 /// How many bytes may be written, and how many are.
 #[derive(Debug, Clone)]
@@ -54,7 +54,7 @@ pub(crate) struct MemoryFile {
 #[derive(Debug)]
 struct Content {
     bytes: Vec<u8>,
-    mtime: i64,
+    times: Times,
 }
 
 impl Content {
@@ -65,8 +65,8 @@ impl Content {
 
 impl MemoryFile {
     /// A file with a copy of `bytes`, charged to `quota` before there is one.
-    pub fn new(bytes: &[u8], mtime: i64, quota: &Quota) -> Result<Self> {
-        let content = Content { bytes: Vec::new(), mtime };
+    pub fn new(bytes: &[u8], times: Times, quota: &Quota) -> Result<Self> {
+        let content = Content { bytes: Vec::new(), times };
         let file = Self { content: Mutex::new(content), quota: quota.clone(), fixed: false };
         if !bytes.is_empty() {
             let mut content = file.content();
@@ -79,7 +79,7 @@ impl MemoryFile {
     /// A file that costs nothing and never changes.
     pub fn fixed(bytes: Vec<u8>) -> Self {
         let quota = Quota::new(0);
-        Self { content: Mutex::new(Content { bytes, mtime: now() }), quota, fixed: true }
+        Self { content: Mutex::new(Content { bytes, times: Times::at(now()) }), quota, fixed: true }
     }
 
     fn content(&self) -> MutexGuard<'_, Content> {
@@ -90,12 +90,13 @@ impl MemoryFile {
         self.content().bytes.len() as u64
     }
 
-    pub fn mtime(&self) -> i64 {
-        self.content().mtime
+    pub fn times(&self) -> Times {
+        self.content().times
     }
 
-    pub fn set_mtime(&self, mtime: i64) {
-        self.content().mtime = mtime;
+    pub fn set_times(&self, new: NewTimes) {
+        let mut content = self.content();
+        content.times = new.over(content.times);
     }
 
     /// Up to `len` bytes from `offset`.
@@ -116,14 +117,14 @@ impl MemoryFile {
         }
         let (from, to) = (from as usize, end as usize);
         content.bytes[from..to].copy_from_slice(bytes);
-        content.mtime = now();
+        content.times.modified = (now(), 0);
         Ok(end)
     }
 
     pub fn set_len(&self, len: u64) -> Result<()> {
         let mut content = self.content();
         self.resize(&mut content, len)?;
-        content.mtime = now();
+        content.times.modified = (now(), 0);
         Ok(())
     }
 
@@ -169,7 +170,7 @@ impl Drop for MemoryFile {
     }
 }
 
-/// Seconds since 1970.
+/// Whole seconds since 1970: a file is no finer clock than the one that was granted.
 pub(crate) fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
@@ -182,8 +183,8 @@ mod tests {
     #[test]
     fn the_quota_holds_for_all_files_together_and_is_given_back() {
         let quota = Quota::new(100);
-        let one = MemoryFile::new(&[1; 40], 0, &quota).unwrap();
-        let two = MemoryFile::new(&[2; 40], 0, &quota).unwrap();
+        let one = MemoryFile::new(&[1; 40], Times::default(), &quota).unwrap();
+        let two = MemoryFile::new(&[2; 40], Times::default(), &quota).unwrap();
         assert_eq!(one.write(None, &[0; 21]).unwrap_err(), ErrorCode::InsufficientSpace);
         assert_eq!(one.set_len(1 << 62).unwrap_err(), ErrorCode::InsufficientSpace);
         assert_eq!(one.write(Some(u64::MAX), &[0]).unwrap_err(), ErrorCode::FileTooLarge);
@@ -192,12 +193,12 @@ mod tests {
         assert_eq!(one.write(Some(90), &[7; 10]), Ok(100));
         assert_eq!(one.read(89, 3), [0, 7, 7]);
         one.set_len(0).unwrap();
-        assert!(MemoryFile::new(&[0; 100], 0, &quota).is_ok());
+        assert!(MemoryFile::new(&[0; 100], Times::default(), &quota).is_ok());
     }
     #[test]
     fn truncation_gives_back_memory_with_the_quota() {
         let quota = Quota::new(1 << 20);
-        let file = MemoryFile::new(&[1; 1 << 20], 0, &quota).unwrap();
+        let file = MemoryFile::new(&[1; 1 << 20], Times::default(), &quota).unwrap();
         // Halving step by step, so that no step alone looks like much.
         let mut len = 1u64 << 20;
         while len > 0 {
@@ -216,7 +217,7 @@ mod tests {
     #[test]
     fn appending_is_charged_for_what_is_reserved_ahead() {
         let quota = Quota::new(100_000);
-        let file = MemoryFile::new(&[], 0, &quota).unwrap();
+        let file = MemoryFile::new(&[], Times::default(), &quota).unwrap();
         let appended = std::iter::repeat_with(|| file.write(None, &[1; 100]))
             .take_while(Result::is_ok)
             .count();

@@ -11,7 +11,8 @@ use bytes::Bytes;
 use image::{FileIndex, FileNode, NodeId};
 
 use super::filesystem::{
-    DescriptorType, ErrorCode, Filesystem, Mtime, OpenFile, Opened, Opening, Result, Stat, hashed,
+    DescriptorType, ErrorCode, Filesystem, NewTimes, OpenFile, Opened, Opening, Result, Stat,
+    Times, hashed,
 };
 use memory::{MemoryFile, Quota};
 use tree::Tree;
@@ -111,7 +112,7 @@ impl Union {
     ) -> Result<Box<dyn OpenFile>> {
         if !opening.truncates() && !opening.writes() {
             let bytes = self.read().content(file);
-            return Ok(Box::new(LayeredFile { id, bytes, mtime: file.mtime }));
+            return Ok(Box::new(LayeredFile { id, bytes, times: Times::at(file.mtime) }));
         }
         let (folder, name) = name.ok_or(ErrorCode::IsDirectory)?;
         let mut tree = self.writing()?;
@@ -170,15 +171,20 @@ impl Filesystem for Union {
             Entry::Folder(folder) => {
                 let tree = self.read();
                 let identity = tree.identity(folder);
-                Ok(stat(DescriptorType::Directory, 0, tree.mtime(folder), identity))
+                Ok(stat(DescriptorType::Directory, 0, tree.times(folder), identity))
             }
             Entry::Layered(id, file) => {
-                Ok(stat(DescriptorType::RegularFile, file.len, file.mtime, id))
+                Ok(stat(DescriptorType::RegularFile, file.len, Times::at(file.mtime), id))
             }
             Entry::Memory(file) => file.stat(),
             Entry::Link(target) => {
                 let identity = at.name.map(|(folder, name)| (self.read().identity(folder), name));
-                Ok(stat(DescriptorType::SymbolicLink, target.len() as u64, 0, identity))
+                Ok(stat(
+                    DescriptorType::SymbolicLink,
+                    target.len() as u64,
+                    Times::default(),
+                    identity,
+                ))
             }
             Entry::Mount(_) => Err(ErrorCode::Io),
         }
@@ -244,8 +250,8 @@ impl Filesystem for Union {
         }
     }
 
-    fn set_folder_times(&self, folder: &Folder, mtime: Mtime) -> Result<()> {
-        self.writing()?.set_mtime(*folder, mtime.0)
+    fn set_folder_times(&self, folder: &Folder, times: NewTimes) -> Result<()> {
+        self.writing()?.set_times(*folder, times)
     }
 }
 
@@ -253,12 +259,12 @@ impl Filesystem for Union {
 struct LayeredFile {
     id: NodeId,
     bytes: Bytes,
-    mtime: i64,
+    times: Times,
 }
 
 impl OpenFile for LayeredFile {
     fn stat(&self) -> Result<Stat> {
-        Ok(stat(DescriptorType::RegularFile, self.bytes.len() as u64, self.mtime, self.id))
+        Ok(stat(DescriptorType::RegularFile, self.bytes.len() as u64, self.times, self.id))
     }
 
     fn read_at(&self, offset: u64, len: usize) -> Result<Bytes> {
@@ -270,7 +276,7 @@ impl OpenFile for LayeredFile {
 impl OpenFile for Arc<MemoryFile> {
     fn stat(&self) -> Result<Stat> {
         let identity = Arc::as_ptr(self) as usize;
-        Ok(stat(DescriptorType::RegularFile, self.len(), self.mtime(), identity))
+        Ok(stat(DescriptorType::RegularFile, self.len(), self.times(), identity))
     }
 
     fn read_at(&self, offset: u64, len: usize) -> Result<Bytes> {
@@ -285,16 +291,16 @@ impl OpenFile for Arc<MemoryFile> {
         MemoryFile::set_len(self, len)
     }
 
-    fn set_times(&self, mtime: Mtime) -> Result<()> {
+    fn set_times(&self, times: NewTimes) -> Result<()> {
         if self.fixed {
             return Err(ErrorCode::ReadOnly);
         }
-        self.set_mtime(mtime.0);
+        MemoryFile::set_times(self, times);
         Ok(())
     }
 }
 
-fn stat(kind: DescriptorType, size: u64, mtime: i64, identity: impl std::hash::Hash) -> Stat {
+fn stat(kind: DescriptorType, size: u64, times: Times, identity: impl std::hash::Hash) -> Stat {
     let identity = hashed((kind as u8, identity));
-    Stat { kind, size, links: 1, mtime: (mtime, 0), identity }
+    Stat { kind, size, links: 1, times, identity }
 }

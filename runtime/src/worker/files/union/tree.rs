@@ -10,7 +10,7 @@ use image::{FileIndex, FileNode, Node, NodeId};
 
 use super::memory::{MemoryFile, Quota, now};
 use crate::limits::{PATH_BYTES_MAX, UNION_ENTRY_BYTES, UNION_FOLDER_BYTES};
-use crate::worker::files::filesystem::{ErrorCode, Result};
+use crate::worker::files::filesystem::{ErrorCode, NewTimes, Result, Times};
 
 /// The merged tree. A folder of the image stays a row in its index until something in it changes.
 pub(crate) struct Tree {
@@ -45,7 +45,7 @@ struct UpperFolder {
     lower: Option<NodeId>,
     parent: Folder,
     children: BTreeMap<Box<str>, Change>,
-    mtime: i64,
+    times: Times,
     generation: u32,
 }
 
@@ -134,12 +134,12 @@ impl Tree {
             .ok_or(ErrorCode::NoEntry)
     }
 
-    fn add_upper(&mut self, lower: Option<NodeId>, parent: Folder, mtime: i64) -> Slot {
+    fn add_upper(&mut self, lower: Option<NodeId>, parent: Folder, times: Times) -> Slot {
         let fresh = |generation| UpperFolder {
             lower,
             parent,
             children: BTreeMap::new(),
-            mtime,
+            times,
             generation,
         };
         match self.free.pop() {
@@ -209,12 +209,12 @@ impl Tree {
         self.next(folder, "").is_none()
     }
 
-    pub fn mtime(&self, folder: Folder) -> i64 {
+    pub fn times(&self, folder: Folder) -> Times {
         match self.current(folder) {
-            Folder::Upper(slot) => self.upper(slot).map_or(0, |upper| upper.mtime),
+            Folder::Upper(slot) => self.upper(slot).map_or(Times::default(), |upper| upper.times),
             Folder::Lower(id) => match self.index.node(id) {
-                Node::Directory { mtime, .. } => mtime,
-                Node::File(_) | Node::Symlink { .. } => 0,
+                Node::Directory { mtime, .. } => Times::at(mtime),
+                Node::File(_) | Node::Symlink { .. } => Times::default(),
             },
         }
     }
@@ -270,8 +270,8 @@ impl Tree {
     }
 
     fn copy_up_folder(&mut self, id: NodeId) -> Slot {
-        let (parent, mtime) = (Folder::Lower(self.index.parent(id)), self.mtime(Folder::Lower(id)));
-        let slot = self.add_upper(Some(id), parent, mtime);
+        let (parent, times) = (Folder::Lower(self.index.parent(id)), self.times(Folder::Lower(id)));
+        let slot = self.add_upper(Some(id), parent, times);
         self.copied_up.insert(id, slot);
         slot
     }
@@ -311,7 +311,7 @@ impl Tree {
         if let Some(whiteout) = whiteout {
             folder.children.insert(name.into(), whiteout);
         }
-        folder.mtime = now();
+        folder.times.modified = (now(), 0);
         Ok(())
     }
 
@@ -329,7 +329,7 @@ impl Tree {
         quota.take(new.saturating_sub(old))?;
         quota.give_back(old.saturating_sub(new));
         folder.children.insert(name.into(), child);
-        folder.mtime = now();
+        folder.times.modified = (now(), 0);
         Ok(())
     }
 
@@ -339,7 +339,7 @@ impl Tree {
         }
         let parent = Folder::Upper(self.changing(parent)?);
         self.quota.take(UNION_FOLDER_BYTES)?;
-        let made = self.add_upper(None, parent, now());
+        let made = self.add_upper(None, parent, Times::at(now()));
         let put = self.put(parent, name, Entry::Folder(Folder::Upper(made)));
         if put.is_err() {
             self.free_slot(made);
@@ -378,7 +378,7 @@ impl Tree {
     }
 
     pub fn make_file(&mut self, folder: Folder, name: &str) -> Result<Arc<MemoryFile>> {
-        let file = Arc::new(MemoryFile::new(&[], now(), &self.quota)?);
+        let file = Arc::new(MemoryFile::new(&[], Times::at(now()), &self.quota)?);
         self.put(folder, name, Entry::Memory(file.clone()))?;
         Ok(file)
     }
@@ -402,7 +402,7 @@ impl Tree {
         empty: bool,
     ) -> Result<Arc<MemoryFile>> {
         let content = if empty { Bytes::new() } else { self.content(file) };
-        let copied = Arc::new(MemoryFile::new(&content, file.mtime, &self.quota)?);
+        let copied = Arc::new(MemoryFile::new(&content, Times::at(file.mtime), &self.quota)?);
         self.put(folder, name, Entry::Memory(copied.clone()))?;
         Ok(copied)
     }
@@ -473,7 +473,7 @@ impl Tree {
             // Under its new name it must not follow what the image has under the old one.
             Entry::Layered(_, file) => Entry::Memory(Arc::new(MemoryFile::new(
                 &self.content(file),
-                file.mtime,
+                Times::at(file.mtime),
                 &self.quota,
             )?)),
             entry @ (Entry::Memory(_) | Entry::Link(_) | Entry::Mount(_)) => entry,
@@ -496,9 +496,10 @@ impl Tree {
         self.take_paid(left, from.1)
     }
 
-    pub fn set_mtime(&mut self, folder: Folder, mtime: i64) -> Result<()> {
+    pub fn set_times(&mut self, folder: Folder, new: NewTimes) -> Result<()> {
         let slot = self.changing(folder)?;
-        self.upper_mut(slot)?.mtime = mtime;
+        let upper = self.upper_mut(slot)?;
+        upper.times = new.over(upper.times);
         Ok(())
     }
 
@@ -527,7 +528,8 @@ impl Tree {
             here = match self.child(here, name) {
                 Some(Entry::Folder(folder)) => folder,
                 _ => {
-                    let fresh = Folder::Upper(self.add_upper(None, self.current(here), now()));
+                    let fresh =
+                        Folder::Upper(self.add_upper(None, self.current(here), Times::at(now())));
                     self.put_unpaid(here, name, Entry::Folder(fresh));
                     fresh
                 }

@@ -20,7 +20,7 @@ use super::{
     listing::Listing,
 };
 use crate::worker::files::filesystem::{
-    ErrorCode, Filesystem, Mtime, OpenFile, Opened, Opening, Result, Stat,
+    ErrorCode, Filesystem, NewTimes, OpenFile, Opened, Opening, Result, Stat,
 };
 
 /// A granted folder of the host (or one file), with what may be done in it.
@@ -198,9 +198,9 @@ impl Filesystem for Volume {
         rename((&folder, name), (&new_folder, new_name))
     }
 
-    fn set_folder_times(&self, folder: &Arc<OwnedFd>, mtime: Mtime) -> Result<()> {
+    fn set_folder_times(&self, folder: &Arc<OwnedFd>, times: NewTimes) -> Result<()> {
         self.must_write()?;
-        set_times(folder, mtime)
+        set_times(folder, times)
     }
 }
 
@@ -293,8 +293,8 @@ impl OpenFile for VolumeFile {
         self.file.set_len(len).map_err(io_code)
     }
 
-    fn set_times(&self, mtime: Mtime) -> Result<()> {
-        if self.writable { set_times(&self.file, mtime) } else { Err(ErrorCode::ReadOnly) }
+    fn set_times(&self, times: NewTimes) -> Result<()> {
+        if self.writable { set_times(&self.file, times) } else { Err(ErrorCode::ReadOnly) }
     }
 
     fn sync(&self) -> Result<()> {

@@ -12,7 +12,7 @@ use rustix::{
 };
 
 use crate::worker::files::filesystem::{
-    DescriptorType, ErrorCode, Mtime, Opening, Result, Stat, hashed,
+    DescriptorType, ErrorCode, NewTimes, Opening, Result, Stat, Time, Times, hashed,
 };
 
 /// Never out of the folder, not by `..`, not by a link, not into another mount, not through
@@ -96,17 +96,20 @@ pub(crate) fn stat(fd: &impl AsFd) -> Result<Stat> {
         kind: kind(FileType::from_raw_mode(stat.st_mode)),
         size: stat.st_size.cast_unsigned(),
         links: stat.st_nlink,
-        mtime: (stat.st_mtime, stat.st_mtime_nsec as u32),
+        times: Times {
+            accessed: (stat.st_atime, stat.st_atime_nsec as u32),
+            modified: (stat.st_mtime, stat.st_mtime_nsec as u32),
+        },
         identity: hashed((stat.st_dev, stat.st_ino)),
     })
 }
 
-/// When it was read is left as it is.
-pub(crate) fn set_times(fd: &impl AsFd, (seconds, nanoseconds): Mtime) -> Result<()> {
+pub(crate) fn set_times(fd: &impl AsFd, new: NewTimes) -> Result<()> {
     let omit = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
+    let given = |(tv_sec, nanoseconds): Time| Timespec { tv_sec, tv_nsec: nanoseconds.into() };
     let times = Timestamps {
-        last_access: omit,
-        last_modification: Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() },
+        last_access: new.accessed.map_or(omit, given),
+        last_modification: new.modified.map_or(omit, given),
     };
     rustix::fs::futimens(fd, &times).map_err(code)
 }

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::limits::{VOLUME_DEPTH_MAX, VOLUME_ENTRY_BYTES};
 use crate::worker::files::filesystem::{
-    ErrorCode, Filesystem, Mtime, OpenFile, Opened, Opening, Result, Stat,
+    ErrorCode, Filesystem, NewTimes, OpenFile, Opened, Opening, Result, Stat,
 };
 
 /// A volume whose content is limited.
@@ -185,8 +185,8 @@ impl Filesystem for Limited {
         Ok(())
     }
 
-    fn set_folder_times(&self, folder: &Arc<OwnedFd>, mtime: Mtime) -> Result<()> {
-        self.volume.set_folder_times(folder, mtime)
+    fn set_folder_times(&self, folder: &Arc<OwnedFd>, times: NewTimes) -> Result<()> {
+        self.volume.set_folder_times(folder, times)
     }
 }
 
@@ -295,8 +295,8 @@ impl OpenFile for CountedFile {
         self.quota.counted().resize(&self.file, len)
     }
 
-    fn set_times(&self, mtime: Mtime) -> Result<()> {
-        self.file.set_times(mtime)
+    fn set_times(&self, times: NewTimes) -> Result<()> {
+        self.file.set_times(times)
     }
 
     fn sync(&self) -> Result<()> {
