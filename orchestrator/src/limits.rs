@@ -105,6 +105,9 @@ pub(crate) const INATTENTIVE_AFTER: Duration = Duration::from_secs(3);
 pub(crate) const CLOCK_SKEW_MAX: Duration = Duration::from_secs(15);
 /// What a node reports as wrong with itself: there are five kinds.
 pub(crate) const NODE_PROBLEMS_MAX: usize = 16;
+/// Services that requests at one ingress wait for: as many as that holds requests for at one time
+/// would take a thousand services asleep at once.
+pub(crate) const WAITING_SERVICES_MAX: usize = 1_000;
 /// After a start of the control plane no node has reported yet; moving every task because the
 /// control plane was away would be the larger fault.
 pub(crate) const NODE_GRACE: Duration = Duration::from_secs(30);

@@ -94,7 +94,7 @@ pub use placement::{
 pub use quota::{QuotaChange, QuotaExceeded, QuotaResource, TenantQuota};
 pub use reference::Reference;
 pub use restart::ContainerRestart;
-pub use route::{IngressSettings, RateLimit, RouteRule, RouteSettings};
+pub use route::{IngressSettings, RateLimit, RouteRule, RouteSettings, ServiceRef};
 pub use scaling::{Scaling, ScalingMetric, ScalingSchedule, ScalingTarget};
 pub use secret::{SecretName, SecretValue};
 pub use stream::{

@@ -7,6 +7,7 @@ use crate::{
     error_pages::ErrorPages,
     host_name::{HostName, RoutePath},
     listener::ServiceListener,
+    name::{ClusterName, ServiceName, Tenant},
     text::ParseError,
 };
 
@@ -83,6 +84,21 @@ pub struct RouteSettings {
     /// Pages in the place of the ingress' own errors.
     #[serde(skip_serializing_if = "ErrorPages::is_empty")]
     pub errors: ErrorPages,
+    /// The service that a request brings back from zero replicas, and waits for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wakes: Option<ServiceRef>,
+}
+
+/// A service, with everything that it takes to name it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceRef {
+    /// The tenant that it belongs to.
+    pub tenant: Tenant,
+    /// Unique for its tenant.
+    pub cluster: ClusterName,
+    /// Unique in its cluster.
+    pub service: ServiceName,
 }
 
 /// The services that answer for some paths of a host.

@@ -70,8 +70,8 @@ impl Scaling {
             if min == 0 && max > 0 && !self.leaves_zero() {
                 return Err(ParseError(format!(
                     "bounds of 0..{max} never leave 0, where there is no load: begin with 1, or \
-                     add a metric of your own, as in `metric:queue-depth=20`; a service in the \
-                     pool sleeps by itself while it has no requests"
+                     add a target that does not come from copies, as `concurrency=20`, \
+                     `requests=100` or a metric of your own, `metric:queue-depth=20`"
                 )));
             }
         }
@@ -127,7 +127,25 @@ impl Scaling {
 
     /// Whether something other than its replicas says how many there should be.
     fn leaves_zero(&self) -> bool {
-        self.own_metrics().next().is_some()
+        self.follows_requests() || self.own_metrics().next().is_some()
+    }
+
+    /// Whether it may have no replica until a request comes, which waits for one.
+    pub fn wakes(&self) -> bool {
+        let mut least = self.schedules.iter().map(|schedule| schedule.min).chain([self.min]);
+        self.follows_requests() && least.any(|min| min == 0)
+    }
+
+    /// The replicas for so many requests that wait for the first one.
+    pub fn for_waiting(&self, requests: u32) -> u32 {
+        let concurrency = |target: &ScalingTarget| match target.metric {
+            ScalingMetric::Concurrency => Some(requests.div_ceil(target.value)),
+            ScalingMetric::Cpu
+            | ScalingMetric::Memory
+            | ScalingMetric::Requests
+            | ScalingMetric::Own(_) => None,
+        };
+        self.targets.iter().filter_map(concurrency).max().unwrap_or(1).max(1)
     }
 
     /// The most replicas that it may ever ask for.
@@ -393,6 +411,7 @@ mod tests {
             (Scaling { targets: targets("cpu=60"), ..Scaling::between(0, 2) }, "never leave 0"),
             (Scaling { schedules: from_zero, ..Scaling::between(1, 2) }, "never leave 0"),
             (Scaling { targets: targets("metric:jobs=5"), ..Scaling::between(0, 2) }, ""),
+            (Scaling { targets: targets("requests=5"), ..Scaling::between(0, 2) }, ""),
         ] {
             let said = scaling.check().map_or_else(|error| error.to_string(), |()| String::new());
             assert!(said.contains(want) && said.is_empty() == want.is_empty(), "{said}");
@@ -400,5 +419,22 @@ mod tests {
         assert!(
             Scaling::between(1, 2).check().unwrap_err().to_string().contains("neither targets")
         );
+    }
+    #[test]
+    fn only_requests_that_are_counted_bring_a_service_back_from_zero() {
+        for (min, schedule, targets, wakes, replicas) in [
+            (0, None, &["concurrency=20"][..], true, [1, 1, 2, 6]),
+            (0, None, &["requests=20"], true, [1, 1, 1, 1]),
+            (0, None, &["cpu=60", "concurrency=50"], true, [1, 1, 1, 3]),
+            (0, None, &["metric:jobs=5"], false, [1, 1, 1, 1]),
+            (1, None, &["concurrency=20"], false, [1, 1, 2, 6]),
+            (1, Some("daily@22:00=0..2"), &["concurrency=20"], true, [1, 1, 2, 6]),
+        ] {
+            let targets = targets.iter().map(|target| target.parse().unwrap()).collect();
+            let schedules = schedule.iter().map(|line| line.parse().unwrap()).collect();
+            let scaling = Scaling { targets, schedules, ..Scaling::between(min, 4) };
+            assert_eq!(scaling.wakes(), wakes, "{scaling:?}");
+            assert_eq!([0, 1, 21, 101].map(|n| scaling.for_waiting(n)), replicas, "{scaling:?}");
+        }
     }
 }

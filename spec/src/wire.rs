@@ -21,7 +21,7 @@ use crate::{
     name::{CertificateName, ClusterName, NodeId, ServiceName, TaskId, Tenant},
     node_problem::NodeProblem,
     object::{NodeSpec, TaskStatus},
-    route::{RouteRule, RouteSettings},
+    route::{RouteRule, RouteSettings, ServiceRef},
     secret::{SecretName, SecretValue},
     text::{ParseError, hex_bytes},
     time::Timestamp,
@@ -237,6 +237,18 @@ pub struct NodeReport {
     /// What is wrong with it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<NodeProblem>,
+    /// Services without a replica that requests at its ingress wait for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting: Vec<WaitingRequests>,
+}
+
+/// Requests that an ingress holds until their service has a replica again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WaitingRequests {
+    /// What they wait for.
+    pub service: ServiceRef,
+    /// How many there are.
+    pub requests: u32,
 }
 
 /// Requests that the ingress of a node handed to one task there since it began.

@@ -138,7 +138,7 @@ fn a_service_follows_its_load_and_says_why() {
         |more: &[&str]| stage.margay([&["service", "update", "cats"], &CLUSTER[..], more].concat());
     let err = update(&["--target", "requests=5"]).fails(1);
     assert!(err.contains("has bounds") && err.contains("--scale MIN..MAX"), "{err}");
-    let err = update(&["--scale", "0..3", "--target", "requests=5"]).fails(1);
+    let err = update(&["--scale", "0..3", "--target", "memory=50"]).fails(1);
     assert!(err.contains("never leave 0"), "{err}");
     update(&["--scale", "2..4", "--target", "requests=5", "--scale-in-cooldown", "1s"]).ok();
     until_on(&stage, "cats", &["local", "local"]);

@@ -89,6 +89,21 @@ fn a_service_calls_another_by_its_name_on_its_own_node_and_on_another() {
         let text = String::from_utf8_lossy(&near.body).into_owned();
         text.contains("DestinationUnavailable").then_some(())
     });
+    // One that requests bring back is waited for, from either node.
+    let scale = ["service", "update", "cats", "--scale", "0..2", "--target", "concurrency=5"];
+    stage.margay([&scale[..], &CLUSTER].concat()).ok();
+    eventually("its route is known", || {
+        let text = String::from_utf8_lossy(&fetch(&up, "near", CATS)?.body).into_owned();
+        text.starts_with("status 200, ").then_some(())
+    });
+    stage.margay([&["service", "scale", "cats", "0"], &CLUSTER[..]].concat()).ok();
+    eventually("it has no copy", || {
+        let shown = stage.margay([&["service", "inspect", "cats"], &CLUSTER[..]].concat()).ok();
+        let shown: Value = serde_json::from_str(&shown).expect("JSON");
+        (shown[0]["status"]["placed"] == 0).then_some(())
+    });
+    fetched(&up, "far", CATS).expect("a page");
+    stage.margay([&["service", "update", "cats", "--no-scaling"], &CLUSTER[..]].concat()).ok();
     stage.margay([&["service", "scale", "cats", "1"], &CLUSTER[..]].concat()).ok();
     eventually("it is reached again", || fetched(&up, "near", CATS));
     eventually("and from the other node", || fetched(&up, "far", CATS));

@@ -5,7 +5,7 @@ use std::{
 };
 
 use net::{KeyedPermit, KeyedSemaphore};
-use spec::{NodeId, Tenant, Usage};
+use spec::{NodeId, Tenant, Usage, wire::WaitingRequests};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use super::{
@@ -72,6 +72,8 @@ pub(super) struct Host {
     pub ended: Notify,
     /// Whether the control plane says what this version does not understand.
     pub outdated: AtomicBool,
+    /// What requests at the ingress of this node wait for.
+    waiting: Mutex<Vec<WaitingRequests>>,
     usage: Arc<Mutex<UsageLog>>,
     /// The newest token of each task that may pull: in memory only, for they are secrets.
     tokens: Mutex<BTreeMap<TaskKey, String>>,
@@ -103,8 +105,23 @@ impl Host {
             changed: Notify::new(),
             ended: Notify::new(),
             outdated: AtomicBool::new(false),
+            waiting: Mutex::default(),
             usage: Arc::new(Mutex::new(usage)),
             tokens: Mutex::default(),
+        }
+    }
+
+    /// What requests wait for, as of the last look.
+    pub fn waiting(&self) -> Vec<WaitingRequests> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes what requests wait for now, and has that reported when it is something else.
+    pub fn set_waiting(&self, fresh: Vec<WaitingRequests>) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if *waiting != fresh {
+            *waiting = fresh;
+            self.changed.notify_one();
         }
     }
 

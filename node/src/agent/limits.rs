@@ -16,6 +16,9 @@ pub(super) const HEARTBEAT_AT_END: Duration = Duration::from_secs(3);
 pub(super) const ROUTES_TIME_MAX: Duration = Duration::from_millis(200);
 /// Changes within so little time go into one report.
 pub(super) const GATHER_FOR: Duration = Duration::from_millis(10);
+/// Between two looks at which services requests wait for: a twentieth of what a program takes to
+/// start.
+pub(super) const WAITING_LOOK_EVERY: Duration = Duration::from_millis(50);
 /// At most so much usage is lost with the node.
 pub(super) const MEASURE_EVERY: Duration = Duration::from_secs(10);
 /// Between two looks for what is not needed any more.

@@ -147,6 +147,7 @@ impl Agent {
             () = self.report(sets.clone()) => Some(AtEnd::Leave),
             () = self.keep_heartbeat() => Some(AtEnd::Leave),
             () = self.bill() => Some(AtEnd::Leave),
+            () = self.keep_waiting() => Some(AtEnd::Leave),
             () = self.streams() => Some(AtEnd::Leave),
             () = self.maintain() => Some(AtEnd::Leave),
             () = self.keep_certificates() => Some(AtEnd::Leave),

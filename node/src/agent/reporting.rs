@@ -17,13 +17,13 @@ use tokio::{
 use super::{
     control::RETRY_AFTER,
     converge::TaskKey,
-    limits::{GATHER_FOR, MEASURE_EVERY, REPORT_EVERY},
+    limits::{GATHER_FOR, MEASURE_EVERY, REPORT_EVERY, WAITING_LOOK_EVERY},
     problems::Problems,
     process::Agent,
 };
 use crate::{
     error::{Error, Result, chain},
-    ingress::counted_requests,
+    ingress::{counted_requests, waiting_requests},
     tasks::now,
 };
 
@@ -81,6 +81,22 @@ impl Agent {
             tasks: tasks.collect(),
             time: Some(now()),
             problems,
+            waiting: self.host.waiting(),
+        }
+    }
+
+    /// Looks which services requests at the ingress wait for, where there are any to wait for.
+    pub(super) async fn keep_waiting(&self) {
+        loop {
+            sleep(WAITING_LOOK_EVERY).await;
+            if !self.host.services.wakes_any() {
+                self.host.set_waiting(Vec::new());
+                continue;
+            }
+            // A few hundred bytes of this machine, in memory as a rule.
+            if let Some(waiting) = waiting_requests(&self.host.ingress) {
+                self.host.set_waiting(waiting);
+            }
         }
     }
 

@@ -16,7 +16,7 @@ use std::{
 use futures_util::future::BoxFuture;
 use runtime::{NotConnected, SERVICES_DOMAIN, Services};
 use spec::{
-    NodeId, Protocol, RouteSettings,
+    NodeId, Protocol, RouteSettings, Tenant,
     wire::{Backend, RouteTable},
 };
 use tokio::{io::AsyncWriteExt as _, net::UnixStream, time::timeout};
@@ -45,6 +45,8 @@ struct Known {
     hosts: BTreeMap<String, Vec<Backend>>,
     /// Of these, those whose requests the ingress shares out between revisions, or counts.
     by_ingress: BTreeSet<String>,
+    /// And those whose requests wait there for a first replica, with their tenants.
+    woken: BTreeMap<String, Tenant>,
 }
 
 /// How a guest reaches a service.
@@ -66,8 +68,17 @@ impl ServiceNames {
             |settings: &RouteSettings| settings.counted || settings.newest_percent.is_some();
         let shared = routes.settings.iter().filter(|(_, settings)| is_shared(settings));
         let by_ingress = shared.map(|(host, _)| host.clone()).collect();
-        let fresh = Known { hosts: routes.hosts.clone(), by_ingress };
+        let woken = routes.settings.iter().filter_map(|(host, settings)| {
+            Some((host.clone(), settings.wakes.as_ref()?.tenant.clone()))
+        });
+        let woken = woken.collect();
+        let fresh = Known { hosts: routes.hosts.clone(), by_ingress, woken };
         *self.known.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+    }
+
+    /// Whether requests wait for a first replica of some service.
+    pub fn wakes_any(&self) -> bool {
+        !self.known.read().unwrap_or_else(PoisonError::into_inner).woken.is_empty()
     }
 
     /// The sockets of its replicas here, in the order in which to try them, and whether it has
@@ -146,11 +157,14 @@ fn descriptor(stream: UnixStream) -> Result<OwnedFd, NotConnected> {
 
 /// Where the replicas of `name`, which is `SERVICE.CLUSTER`, are.
 fn way<'a>(
-    Known { hosts, by_ingress }: &'a Known,
+    Known { hosts, by_ingress, woken }: &'a Known,
     here: &NodeId,
     tenant: &str,
     name: &str,
 ) -> Result<Way<'a>, NotConnected> {
+    if named_inside(woken, name, |owner| owner.as_str() == tenant).is_some() {
+        return Ok(Way { local: Vec::new(), is_elsewhere: true });
+    }
     let has_own =
         |backends: &Vec<Backend>| backends.iter().any(|backend| backend.tenant.as_str() == tenant);
     let Some((host, backends)) = named_inside(hosts, name, has_own) else {
@@ -206,7 +220,8 @@ mod tests {
             ("asleep.own.ann.localhost".to_owned(), Vec::new()),
         ]);
         let by_ingress = BTreeSet::from(["dogs.main.ann.localhost".to_owned()]);
-        let (known, here) = (Known { hosts, by_ingress }, "n1".parse().unwrap());
+        let woken = [("woken.main.ann.localhost".to_owned(), "ann".parse().unwrap())].into();
+        let (known, here) = (Known { hosts, by_ingress, woken }, "n1".parse().unwrap());
         for (tenant, name, want) in [
             ("me", "cats.main", Ok((&["a"][..], true))),
             ("ann", "cats.main", Ok((&[][..], true))),
@@ -219,6 +234,8 @@ mod tests {
             ("me", "cats.mai", Err("none")),
             ("me", "ats.main", Err("none")),
             ("me", "", Err("none")),
+            ("ann", "woken.main", Ok((&[][..], true))),
+            ("me", "woken.main", Err("none")),
             ("me", "asleep.main", Err("no replica")),
             ("ann", "asleep.main", Err("none")),
             ("ann", "asleep.own", Err("no replica")),

@@ -1,14 +1,9 @@
 //! What the replicas of this node were asked, for the control plane: it decides by this how many
 //! there should be, and whether a revision is good.
 
-use std::{
-    fs::File,
-    io,
-    os::unix::fs::FileExt,
-    sync::{Arc, atomic::Ordering},
-};
+use std::sync::{Arc, atomic::Ordering};
 
-use spec::{Digest, TaskId, Tenant, wire::RequestCounts};
+use spec::{TaskId, Tenant, wire::RequestCounts};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{
@@ -16,21 +11,20 @@ use super::{
     limits::{COUNTED_BYTES_MAX, COUNTED_EVERY, SAMPLED_EVERY},
     routes::Routes,
     table::Replica,
+    told::{self, ToldFile},
 };
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Of one task.
 pub(crate) type TaskCounts = (Tenant, TaskId, RequestCounts);
 
 /// The file by which the agent is told. To be opened while that is allowed.
-pub(super) fn open(folder: &IngressFolder) -> Result<File> {
-    let path = folder.counts_file();
-    disk::open(&path, disk::Purpose::Keep).map_err(Error::file("open", &path))
+pub(super) fn open(folder: &IngressFolder) -> Result<ToldFile> {
+    ToldFile::open(&folder.counts_file())
 }
 
 /// Counts for as long as this ingress serves, and writes that down where there is a file for it.
-pub(super) async fn keep(routes: &Routes, file: Option<File>) {
-    let file = file.map(Arc::new);
+pub(super) async fn keep(routes: &Routes, file: Option<ToldFile>) {
     let (mut sampled, mut written) = (Instant::now(), Instant::now());
     let mut before = None;
     let mut tick = interval(SAMPLED_EVERY);
@@ -49,10 +43,8 @@ pub(super) async fn keep(routes: &Routes, file: Option<File>) {
         if before.as_ref() == Some(&counts) {
             continue;
         }
-        let (file, bytes) = (file.clone(), sealed(&counts));
-        match tokio::task::spawn_blocking(move || write(&file, &bytes)).await {
-            Ok(Ok(())) => before = Some(counts),
-            Ok(Err(error)) => tracing::warn!(%error, "requests are counted and not told"),
+        match file.write(&counts).await {
+            Ok(()) => before = Some(counts),
             Err(error) => tracing::warn!(%error, "requests are counted and not told"),
         }
     }
@@ -66,55 +58,25 @@ fn sample(replicas: &[Arc<Replica>], millis: u64) {
     }
 }
 
-/// With a digest in front, by which a reader knows that it is whole.
-fn sealed(counts: &[TaskCounts]) -> Vec<u8> {
-    let json = serde_json::to_vec(counts).unwrap_or_default();
-    let mut bytes = format!("{}\n", Digest::of(&json)).into_bytes();
-    bytes.extend(json);
-    bytes
-}
-
-fn unsealed(bytes: &[u8]) -> Option<Vec<TaskCounts>> {
-    let end = bytes.iter().position(|byte| *byte == b'\n')?;
-    let (digest, json) = (&bytes[..end], &bytes[end + 1..]);
-    let is_whole = digest == Digest::of(json).to_string().as_bytes();
-    is_whole.then(|| serde_json::from_slice(json).ok()).flatten()
-}
-
-fn write(file: &File, bytes: &[u8]) -> io::Result<()> {
-    file.write_all_at(bytes, 0)?;
-    file.set_len(bytes.len() as u64)
-}
-
 /// What the ingress has written last; nothing while it writes, and where it never did.
 pub(crate) fn read(folder: &IngressFolder) -> Option<Vec<TaskCounts>> {
-    unsealed(&disk::read_optional(&folder.counts_file(), COUNTED_BYTES_MAX).ok()??)
+    told::read(&folder.counts_file(), COUNTED_BYTES_MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use http::StatusCode;
 
-    use super::{super::counts::Counts, *};
+    use super::super::counts::Counts;
 
     #[test]
-    fn counts_are_read_as_they_were_written_and_never_half() {
+    fn answers_with_5xx_and_none_at_all_are_failures() {
         let counts = Counts::default();
         counts.answered(StatusCode::OK);
         counts.answered(StatusCode::NOT_FOUND);
         counts.answered(StatusCode::BAD_GATEWAY);
         counts.lost();
-        let all: Vec<TaskCounts> =
-            vec![("me".parse().unwrap(), "cats-1".parse().unwrap(), counts.so_far())];
-        assert_eq!((all[0].2.requests, all[0].2.failed_requests), (4, 2));
-        let bytes = sealed(&all);
-        assert_eq!(unsealed(&bytes), Some(all));
-        for cut in 0..bytes.len() {
-            assert_eq!(unsealed(&bytes[..cut]), None, "{cut}");
-        }
-        let mut mixed = bytes.clone();
-        let last = mixed.len() - 4;
-        mixed[last] ^= 1;
-        assert_eq!(unsealed(&mixed), None);
+        let counts = counts.so_far();
+        assert_eq!((counts.requests, counts.failed_requests), (4, 2));
     }
 }

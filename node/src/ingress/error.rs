@@ -99,6 +99,21 @@ impl GatewayError {
         Self { retry_after: Some(A_SECOND), ..error }
     }
 
+    /// More requests than may wait for its first copy.
+    pub fn too_many_waiting(host: &str) -> Self {
+        let text = format!("too many requests wait already for the service at {host} to start");
+        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, STARTING, text);
+        Self { retry_after: Some(A_SECOND), ..error }
+    }
+
+    /// It was to start for this request, and did not in time.
+    pub fn not_woken(host: &str, after: Duration) -> Self {
+        let seconds = after.as_secs();
+        let text = format!("no copy of the service at {host} became ready within {seconds} s");
+        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, STARTING, text);
+        Self { retry_after: Some(A_SECOND), ..error }
+    }
+
     pub fn lost(host: &str) -> Self {
         let text = format!("a replica of {host} went away before it answered");
         let error = Self::new(StatusCode::BAD_GATEWAY, "E_WORKER_LOST", text);
@@ -190,6 +205,25 @@ impl GatewayError {
 
     fn retry_seconds(&self) -> Option<u64> {
         self.retry_after.map(|after| after.as_secs_f64().ceil().max(1.0) as u64)
+    }
+}
+
+/// Why a response is waited for no longer.
+pub(super) enum GivenUp {
+    /// The replica was ejected, and another one may be asked instead.
+    Ejected,
+    /// The replica was ejected and has not come back, and the request may not be sent twice.
+    StoppedAnswering,
+    TooSlow,
+}
+
+impl GivenUp {
+    pub fn refusal(self, host: &str) -> GatewayError {
+        match self {
+            Self::Ejected => GatewayError::no_replica(host),
+            Self::StoppedAnswering => GatewayError::stopped(host),
+            Self::TooSlow => GatewayError::too_slow(host),
+        }
     }
 }
 

@@ -97,6 +97,11 @@ impl IngressFolder {
         self.0.join("counts.json")
     }
 
+    /// Which services requests wait for here. It is opened before the ingress gives up its rights.
+    pub fn waiting_file(&self) -> PathBuf {
+        self.0.join("waiting.json")
+    }
+
     /// The socket by which the agent connects guests to services on other nodes.
     pub fn inside(&self) -> PathBuf {
         self.0.join("inside.sock")

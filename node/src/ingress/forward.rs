@@ -13,7 +13,7 @@ use super::{
     access_entry::{Entry, Outcome},
     access_log::AccessLog,
     challenge, ejection,
-    error::{Form, GatewayError},
+    error::{Form, GatewayError, GivenUp},
     exchange::Failed,
     grpc, head,
     hop::{self, HOP, Said},
@@ -31,6 +31,7 @@ use super::{
     tunnelled,
     upgrade::Upgrade,
     upstream::{Asked, Lease, ReplicaAnswer, ReplicaBody, Upstream},
+    wake::Wake,
 };
 
 /// Everything that answers requests.
@@ -42,6 +43,7 @@ pub(super) struct Forwarder {
     pub proxies: TrustedProxies,
     pub ids: RequestIds,
     pub access_log: Option<Arc<AccessLog>>,
+    pub wake: Wake,
 }
 
 /// How long a request and its response may take.
@@ -107,25 +109,6 @@ enum Attempt {
     /// Something was sent, and no response came.
     Lost(String),
     GivenUp(GivenUp),
-}
-
-/// Why a response is waited for no longer.
-enum GivenUp {
-    /// The replica was ejected, and another one may be asked instead.
-    Ejected,
-    /// The replica was ejected and has not come back, and the request may not be sent twice.
-    StoppedAnswering,
-    TooSlow,
-}
-
-impl GivenUp {
-    fn refusal(self, host: &str) -> GatewayError {
-        match self {
-            Self::Ejected => GatewayError::no_replica(host),
-            Self::StoppedAnswering => GatewayError::stopped(host),
-            Self::TooSlow => GatewayError::too_slow(host),
-        }
-    }
 }
 
 impl Attempt {
@@ -336,10 +319,14 @@ impl Forwarder {
         arrival: &Arrival,
         outcome: &mut Outcome,
     ) -> Result<Response<ResponseBody>, GatewayError> {
-        let deadline = Instant::now() + REPLACEMENT_TIME_MAX;
+        let mut deadline = Instant::now() + REPLACEMENT_TIME_MAX;
         let mut why;
         loop {
             let times = self.times_of(&sent.service);
+            if sent.service.is_asleep() && !matches!(arrival, Arrival::Peer(..)) {
+                Box::pin(self.wake(sent, arrival, times.response)).await?;
+                deadline = Instant::now() + REPLACEMENT_TIME_MAX;
+            }
             let wanted = sent.aim.wanted(arrival);
             let replicas = self.routes.candidates(&sent.service, wanted, &mut sent.number)?;
             why = no_copy(wanted);
@@ -395,6 +382,18 @@ impl Forwarder {
             self.routes.refresh();
             sent.service = self.service(sent.aim.wanted(arrival), &mut sent.number)?;
         }
+    }
+
+    /// Waits for the first replica of a service that has none until a request comes.
+    async fn wake(
+        &self,
+        sent: &mut Sent,
+        arrival: &Arrival,
+        time_max: Duration,
+    ) -> Result<(), GatewayError> {
+        let find = || self.routes.service(sent.aim.wanted(arrival), &mut sent.number);
+        sent.service = self.wake.ready(&sent.service, time_max, find).await?;
+        Ok(())
     }
 
     /// Takes up that `replica` has answered, or what the ingress that leads to it says instead.

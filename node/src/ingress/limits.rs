@@ -108,6 +108,15 @@ pub(super) const SAMPLED_EVERY: Duration = Duration::from_millis(100);
 pub(super) const COUNTED_EVERY: Duration = Duration::from_secs(1);
 /// Of the file with these counts: some 10,000 replicas.
 pub(super) const COUNTED_BYTES_MAX: u64 = 4 << 20;
+/// Requests that wait for the first replica of a service: each is a connection, of which there are
+/// ten thousand, and its body is not read.
+pub(super) const WAITING_MAX: u32 = 2_560;
+/// Of these, for one service: another one is woken beside it.
+pub(super) const WAITING_PER_SERVICE_MAX: u32 = 256;
+/// Between two writes of how many wait: the first one is told at once.
+pub(super) const WAITING_TOLD_EVERY: Duration = Duration::from_millis(50);
+/// Of the file with these: each service is some 100 bytes.
+pub(super) const WAITING_BYTES_MAX: u64 = 1 << 20;
 /// Upgraded connections of one service at one time, WebSockets above all: with two descriptors each
 /// two services leave enough for the requests of others.
 pub(super) const UPGRADES_PER_SERVICE_MAX: usize = 4096;

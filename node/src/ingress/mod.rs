@@ -2,10 +2,10 @@
 //!
 //! A process of its own without privileges: it keeps serving with the last route table when the
 //! agent and the control plane are gone, and an attacker that takes it over finds sockets of tasks
-//! that are open to the world anyway. It shares five things with the agent, all files in one
+//! that are open to the world anyway. It shares six things with the agent, all files in one
 //! folder: `routes.json`, `ingress.json` (a certificate that proves nothing to the control plane),
 //! `certificates.json` (of the hosts that it serves, with their keys), `sockets/`, and
-//! `counts.json`, the only one that it writes.
+//! `counts.json` and `waiting.json`, the only ones that it writes.
 //!
 //! What comes in is read, judged and written anew; no byte is passed on as it came, until a replica
 //! has agreed to speak something else than HTTP. Absent on purpose: any knowledge of what a task
@@ -17,6 +17,7 @@ mod folder; // what the agent and the ingress share on disk
 mod answering; // whether a replica answers
 mod counts; // what a replica was asked
 mod split; // requests shared by weights
+mod told; // a file in which the agent is told something
 mod rate; // how many requests a client may make
 mod path; // a path as routes see it
 mod inside; // requests of guests of this node
@@ -41,6 +42,7 @@ mod access_log; // lines of it, written beside the requests
 mod ejection; // replicas that do not answer are left out
 mod response_body; // a response on its way back, and what it frees at its end
 mod counted; // what replicas were asked, on its way to the control plane
+mod wake; // requests that wait for the first replica of a service
 mod upgrade; // connections that become something else than HTTP
 mod grpc; // refusals that clients of gRPC understand
 mod logged_body; // a response that is counted
@@ -62,6 +64,7 @@ pub use server::{Front, Listeners, serve};
 pub(crate) use counted::read as counted_requests;
 pub(crate) use folder::{HostCertificate, HostCertificates, IngressFolder, Shared};
 pub(crate) use inside::{inside_preface, named_inside};
+pub(crate) use wake::read as waiting_requests;
 
 #[cfg(test)]
 mod inside_tests;

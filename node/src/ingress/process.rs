@@ -6,11 +6,10 @@ use spec::PortRange;
 
 use super::{
     access_log::{AccessLogFiles, AccessLogFormat},
-    counted,
     folder::{INGRESS_ID, IngressFolder},
     layer4::ReservedPorts,
     limits::Limits,
-    server::{Front, Listeners, serve},
+    server::{Front, Listeners, Told, serve},
 };
 use crate::{
     error::{Error, Result},
@@ -66,7 +65,7 @@ pub fn keep_certificate(home: &Home, text: &str) -> Result<()> {
 pub fn run(config: IngressConfig, unprivileged: impl FnOnce()) -> Result<()> {
     let folder = IngressFolder::at(config.home.ingress());
     folder.make()?;
-    let counts = counted::open(&folder)?;
+    let told = Told::open(&folder)?;
     let (listener, peers) = (config.listener, config.peers);
     for socket in [Some(&listener), peers.as_ref()].into_iter().flatten() {
         socket.set_nonblocking(true).map_err(system("listen"))?;
@@ -120,7 +119,7 @@ pub fn run(config: IngressConfig, unprivileged: impl FnOnce()) -> Result<()> {
             peers: peers.map(take).transpose()?,
             inside: Some(tokio::net::UnixListener::from_std(inside).map_err(system("listen"))?),
             limits: config.limits,
-            counts: Some(counts),
+            told: Some(told),
             front: Front {
                 certificate,
                 proxies: config.proxies,

@@ -168,6 +168,7 @@ impl Routes {
     pub fn host_inside(&self, tenant: &Tenant, name: &str) -> Result<String, GatewayError> {
         let is_its = |service: &Arc<Service>| {
             service.replicas.iter().any(|replica| replica.tenant == *tenant)
+                || service.settings.wakes.as_ref().is_some_and(|wakes| wakes.tenant == *tenant)
         };
         let table = self.table();
         let label = name.strip_suffix(runtime::SERVICES_DOMAIN);

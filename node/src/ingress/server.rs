@@ -39,8 +39,10 @@ use super::{
     peer_limits::PeerLimits,
     peer_tls::PeerTls,
     routes::{Arrival, Routes},
+    told::ToldFile,
     trace::RequestIds,
     upstream::Upstream,
+    wake::{self, Wake},
 };
 use crate::identity::IngressIdentity;
 
@@ -54,9 +56,24 @@ pub struct Listeners {
     /// For guests of this node.
     pub inside: Option<UnixListener>,
     pub limits: Limits,
-    /// What replicas were asked is written there.
-    pub counts: Option<std::fs::File>,
+    pub told: Option<Told>,
     pub front: Front,
+}
+
+/// Where the agent is told what happens here.
+#[derive(Debug)]
+pub struct Told {
+    /// What replicas were asked.
+    pub(super) counts: ToldFile,
+    /// Which services requests wait for.
+    pub(super) waiting: ToldFile,
+}
+
+impl Told {
+    /// Its files. To be opened while that is allowed.
+    pub(super) fn open(folder: &IngressFolder) -> crate::error::Result<Self> {
+        Ok(Self { counts: counted::open(folder)?, waiting: wake::open(folder)? })
+    }
 }
 
 /// How clients reach the ingress: what it speaks with them, and what stands in front of it.
@@ -77,7 +94,8 @@ pub struct Front {
 
 /// Serves until `shutdown`, then lets requests finish.
 pub async fn serve(listeners: Listeners, shutdown: impl Future<Output = ()>) {
-    let Listeners { folder, clients, peers, inside, limits, counts, front } = listeners;
+    let Listeners { folder, clients, peers, inside, limits, told, front } = listeners;
+    let (counts, waiting) = told.map(|told| (told.counts, told.waiting)).unzip();
     let Front { certificate, proxies, proxy_protocol, access_log, ports } = front;
     let share = |limit| Descriptors::allowed().share(limit, DESCRIPTORS_WANTED);
     let of_clients = || {
@@ -97,6 +115,7 @@ pub async fn serve(listeners: Listeners, shutdown: impl Future<Output = ()>) {
             proxies: proxies.clone(),
             ids: RequestIds::new(),
             access_log,
+            wake: Wake::default(),
         }),
         tls,
         acceptor: certificates.server().into(),
@@ -127,6 +146,7 @@ pub async fn serve(listeners: Listeners, shutdown: impl Future<Output = ()>) {
         never = streams.keep_up() => match never {},
         () = ingress.forwarder.routes.keep_up() => {}
         () = counted::keep(&ingress.forwarder.routes, counts) => {}
+        () = ingress.forwarder.wake.keep_told(waiting) => {}
         () = ingress.maintain(&folder, identity) => {}
         () = host_certificates::keep_up(&folder, &ingress.forwarder.routes, &certificates) => {}
         never = renewals => match never {},

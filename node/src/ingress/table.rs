@@ -280,6 +280,11 @@ impl Service {
         }
     }
 
+    /// Whether it has no replica until a request comes.
+    pub fn is_asleep(&self) -> bool {
+        self.replicas.is_empty() && self.settings.wakes.is_some()
+    }
+
     /// Whether requests go to its replicas over HTTP/2.
     pub fn speaks_http2(&self) -> bool {
         self.replicas.iter().any(|replica| replica.protocol == Protocol::Http2)

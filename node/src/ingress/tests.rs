@@ -44,6 +44,7 @@ mod seen;
 mod shares;
 mod stalls;
 mod upgrades;
+mod wake;
 
 pub(super) struct Site {
     _folder: tempfile::TempDir,
@@ -118,7 +119,7 @@ impl Site {
             peers: Some(peers),
             inside: Some(inside),
             limits,
-            counts: Some(super::counted::open(&folder).unwrap()),
+            told: Some(super::server::Told::open(&folder).unwrap()),
             front,
         };
         let serving = tokio::spawn(serve(listeners, std::future::pending()));

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use spec::{
     ContainerPhase, ContainerStatus, Digest, LaunchType, NodeId, NodeSpec, PublishedPort,
     Resources, TaskId, TaskPhase, TaskStatus, Tenant, Usage,
-    wire::{DesiredSet, Fault, JoinResponse, JoinToken, NodeReport, ReportedTask},
+    wire::{DesiredSet, Fault, JoinResponse, JoinToken, NodeReport, ReportedTask, WaitingRequests},
 };
 use tempfile::TempDir;
 use tokio::{
@@ -285,6 +285,7 @@ pub struct FakeNode {
     pub revision: i64,
     pub seq: u64,
     pub tasks: BTreeMap<(Tenant, TaskId), TaskStatus>,
+    pub waiting: Vec<WaitingRequests>,
     address: String,
     key: Vec<u8>,
 }
@@ -326,6 +327,7 @@ impl FakeNode {
             revision: 0,
             seq: 0,
             tasks: BTreeMap::new(),
+            waiting: Vec::new(),
             address: token.address,
             key: key.serialize_der(),
         })
@@ -457,6 +459,7 @@ impl FakeNode {
             tasks: tasks.collect(),
             time: None,
             problems: Vec::new(),
+            waiting: self.waiting.clone(),
         };
         self.ask(Method::POST, "/v1/node/report", &serde_json::to_value(report).unwrap()).await.0
     }

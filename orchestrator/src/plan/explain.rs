@@ -3,7 +3,7 @@
 
 use spec::{
     ClusterName, ContainerStatus, DeploymentState, Explanation, ExplanationCause, LaunchType,
-    NodeCondition, NodeId, NodeProblem, NodeStatus, Service, TaskPhase, Timestamp,
+    NodeCondition, NodeId, NodeProblem, NodeStatus, Scaling, Service, TaskPhase, Timestamp,
 };
 
 use super::{
@@ -81,7 +81,10 @@ pub(crate) fn service(
         0 => "no copies are wanted".to_owned(),
         _ => format!("{ready} of {count} copies are ready"),
     };
-    if count == 0 {
+    let wakes = record.service.spec.scaling.as_ref().is_some_and(Scaling::wakes);
+    if count == 0 && wakes {
+        causes.push(because("it had no requests: the next one waits until a copy is ready", None));
+    } else if count == 0 {
         let scale = format!("margay service scale {name} 1 --cluster {cluster}");
         causes.push(because("its count is 0", Some(scale)));
     } else if causes.is_empty() && ready >= count {

@@ -5,7 +5,7 @@ use std::{
 
 use spec::{
     ContainerDefinition, HostName, IngressSettings, NodeId, Port, RoutePath, RouteRule,
-    RouteSettings, Scaling, Tenant,
+    RouteSettings, Scaling, ServiceRef, Tenant,
     wire::{self, Backend, HttpChallenge, ListenerRoute, PeerTrust, RouteCertificate, RouteTable},
 };
 
@@ -270,7 +270,12 @@ fn settings_of(model: &Model, tenant: &Tenant, record: &ServiceRecord) -> RouteS
     let newest_percent = record.newest_percent();
     let scales_by_requests = spec.scaling.as_ref().is_some_and(Scaling::follows_requests);
     let counted = scales_by_requests || newest_percent.is_some();
-    RouteSettings { newest_percent, counted, ..settings_with(container, &spec.ingress) }
+    let wakes = spec.scaling.as_ref().is_some_and(Scaling::wakes).then(|| ServiceRef {
+        tenant: tenant.clone(),
+        cluster: record.service.cluster.clone(),
+        service: record.service.name.clone(),
+    });
+    RouteSettings { newest_percent, counted, wakes, ..settings_with(container, &spec.ingress) }
 }
 
 /// The times of the container that answers, and the rest of its service.

@@ -1,8 +1,8 @@
 //! Counts that follow load and the clock: Kubernetes' formula, with the cool-downs of ECS.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use spec::{DeploymentState, MetricName, ScalingMetric, SchedulingStrategy, Timestamp};
+use spec::{DeploymentState, MetricName, Scaling, ScalingMetric, SchedulingStrategy, Timestamp};
 
 use super::reserved;
 use crate::state::{
@@ -27,6 +27,10 @@ pub(crate) struct Load {
     pub in_flight_millis: u64,
     /// What clients report of all replicas together.
     pub own: BTreeMap<MetricName, u32>,
+    /// Since any replica had a request.
+    pub quiet_for: Duration,
+    /// Requests that wait for the first replica, and when they were last told of.
+    pub waiting: Option<(u32, Timestamp)>,
 }
 
 impl Load {
@@ -61,6 +65,9 @@ pub(super) fn loads(
             loads.entry(key.clone()).or_default().own = own.collect();
         }
     }
+    for (key, waiting) in reports.waiting() {
+        loads.entry(key).or_default().waiting = Some(waiting);
+    }
     loads
 }
 
@@ -71,10 +78,15 @@ fn measured(model: &Model, reports: &NodeReports) -> BTreeMap<ServiceKey, Load> 
         (!scaling.targets.is_empty()).then_some(())
     };
     let mut sums: BTreeMap<ServiceKey, (u32, [u64; 6])> = BTreeMap::new();
+    let mut quiet: BTreeMap<ServiceKey, Duration> = BTreeMap::new();
     for record in model.tasks.values().map(|stored| &stored.value) {
         let Some(key) = record.service_key().filter(|_| record.is_routable()) else { continue };
-        let node = record.task.spec.node.as_ref();
-        let rate = scales(&key).and(node).and_then(|node| reports.rate(node, &record.key()));
+        let Some(node) = scales(&key).and(record.task.spec.node.as_ref()) else { continue };
+        // A replica of which nothing is known yet may have requests.
+        let quiet_for = reports.quiet_for(node, &record.key()).unwrap_or_default();
+        let least = quiet.entry(key.clone()).or_insert(quiet_for);
+        *least = quiet_for.min(*least);
+        let rate = reports.rate(node, &record.key());
         let Some((rate, definition)) = rate.zip(model.definition_of(record)) else { continue };
         let (cpu, memory) = reserved(definition);
         let sum = sums.entry(key).or_default();
@@ -95,7 +107,8 @@ fn measured(model: &Model, reports: &NodeReports) -> BTreeMap<ServiceKey, Load> 
             memory_percent,
             requests_per_1000_s,
             in_flight_millis,
-            own: BTreeMap::new(),
+            quiet_for: quiet.get(&key).copied().unwrap_or_default(),
+            ..Load::default()
         };
         (key, load)
     };
@@ -108,6 +121,8 @@ const TOLERANCE_PERCENT: u64 = 10;
 /// One step at most doubles a count that is larger than this: a burst is measured again before more
 /// follow.
 const DOUBLED_FROM: u64 = 4;
+/// The same for requests that wait for the first replica: more are measured once it answers.
+const WOKEN_MAX: u32 = 4;
 
 /// The service with another count, where its bounds or its load ask for one.
 pub(super) fn after(
@@ -127,7 +142,13 @@ pub(super) fn after(
         next.scale(bounded, &format!("its bounds are {min}..{max}"), now);
         return Some(next);
     }
-    let (wanted, why) = wanted(record, load?)?;
+    let load = load?;
+    if let Some((requests, woken)) = woken(record, scaling, load).filter(|_| max > 0) {
+        let mut next = record.clone();
+        next.scale(woken.clamp(1, max), &format!("{requests} requests wait for a replica"), now);
+        return Some(next);
+    }
+    let (wanted, why) = wanted(record, load)?;
     let wanted = wanted.clamp(min, max);
     let since = record.scaled.map(|at| now.since(at));
     let rests = |cooldown| since.is_none_or(|since| since >= cooldown);
@@ -147,12 +168,32 @@ pub(super) fn after(
     })
 }
 
+/// The replicas of a service that has none, once requests wait for one: no cool-down holds that up.
+/// What was told before its last replica ended is no news.
+fn woken(record: &ServiceRecord, scaling: &Scaling, load: &Load) -> Option<(u32, u32)> {
+    let (requests, told) = load.waiting?;
+    let is_news = record.scaled.is_none_or(|scaled| told > scaled);
+    let is_asleep = record.service.spec.count == 0 && scaling.wakes();
+    (is_asleep && is_news).then(|| (requests, scaling.for_waiting(requests).min(WOKEN_MAX)))
+}
+
+/// Whether no replica had a request for so long that none is needed.
+fn is_quiet(scaling: &Scaling, load: &Load) -> bool {
+    scaling.follows_requests() && load.quiet_for >= scaling.scale_in_cooldown()
+}
+
 /// The most replicas that a target asks for, and why.
 fn wanted(record: &ServiceRecord, load: &Load) -> Option<(u32, String)> {
     let spec = &record.service.spec;
-    let count = u64::from(spec.count);
-    let asked = spec.scaling.as_ref()?.targets.iter().filter_map(|target| {
+    let (count, scaling) = (u64::from(spec.count), spec.scaling.as_ref()?);
+    let is_quiet = is_quiet(scaling, load);
+    let asked = scaling.targets.iter().filter_map(|target| {
         let seen = load.of(&target.metric, spec.count)?;
+        let is_own = matches!(target.metric, ScalingMetric::Own(_));
+        if is_quiet && !is_own {
+            let seconds = scaling.scale_in_cooldown_seconds;
+            return Some((0, format!("it had no request for {seconds} s")));
+        }
         let value = u64::from(target.value) * 1000;
         let off = seen.abs_diff(value).saturating_mul(100);
         let wanted = match off <= value.saturating_mul(TOLERANCE_PERCENT) && count > 0 {
@@ -160,7 +201,7 @@ fn wanted(record: &ServiceRecord, load: &Load) -> Option<(u32, String)> {
             false => count.max(1).saturating_mul(seen).div_ceil(value),
         };
         // What is measured of replicas never asks for none of them.
-        let least = u64::from(!matches!(target.metric, ScalingMetric::Own(_)));
+        let least = u64::from(!is_own);
         let most = count.saturating_mul(2).max(DOUBLED_FROM);
         let wanted = u32::try_from(wanted.clamp(least, most)).unwrap_or(u32::MAX);
         let seen = shown(&target.metric, seen);
@@ -205,7 +246,7 @@ mod tests {
             memory_percent,
             requests_per_1000_s,
             in_flight_millis,
-            own: BTreeMap::new(),
+            ..Load::default()
         }
     }
 
@@ -272,5 +313,41 @@ mod tests {
         assert!(after(&service, Some(&load(10, 0, 0)), at(299)).is_none());
         assert_eq!(after(&service, Some(&load(100, 0, 0)), at(30)).unwrap().service.spec.count, 10);
         assert_eq!(after(&service, Some(&load(10, 0, 0)), at(300)).unwrap().service.spec.count, 2);
+    }
+
+    #[test]
+    fn a_service_that_is_quiet_ends_and_a_request_brings_it_back_at_once() {
+        let at = |seconds: u64| Timestamp::from_millis(1_000_000 + seconds * 1000);
+        for (targets, count, load, want) in [
+            (&["concurrency=10"][..], 0, waiting(1, 1), Some(1)),
+            (&["concurrency=10"], 0, waiting(25, 1), Some(3)),
+            (&["concurrency=10"], 0, waiting(1000, 1), Some(4)),
+            (&["requests=10"], 0, waiting(25, 1), Some(1)),
+            (&["metric:jobs=10"], 0, waiting(25, 1), None),
+            (&["concurrency=10"], 0, waiting(1, 0), None), // told before it was scaled to 0
+            (&["concurrency=10"], 0, Load::default(), None),
+            (&["concurrency=10"], 1, quiet(299, None), None),
+            (&["concurrency=10"], 1, quiet(300, None), Some(0)),
+            (&["concurrency=10", "cpu=50"], 4, quiet(300, None), Some(0)),
+            (&["cpu=50"], 1, quiet(300, None), None),
+            (&["concurrency=10", "metric:jobs=10"], 4, quiet(300, Some(15)), Some(2)),
+            (&["concurrency=10", "metric:jobs=10"], 4, quiet(300, Some(0)), Some(0)),
+        ] {
+            let mut service = record(count, targets);
+            service.service.spec.scaling.as_mut().unwrap().min = 0;
+            service.scaled = (count == 0).then(|| at(0));
+            let next = after(&service, Some(&load), at(1)).map(|next| next.service.spec.count);
+            assert_eq!(next, want, "{count} {targets:?} {load:?}");
+        }
+    }
+
+    fn waiting(requests: u32, seconds: u64) -> Load {
+        let told = Timestamp::from_millis(1_000_000 + seconds * 1000);
+        Load { waiting: Some((requests, told)), ..Load::default() }
+    }
+
+    fn quiet(seconds: u64, jobs: Option<u32>) -> Load {
+        let own = jobs.map(|jobs| ("jobs".parse().unwrap(), jobs)).into_iter().collect();
+        Load { replicas: 1, quiet_for: Duration::from_secs(seconds), own, ..Load::default() }
     }
 }

@@ -1,6 +1,6 @@
 //! What a task does in a second, from readings of counters that go up.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use spec::{TaskStatus, Usage, wire::RequestCounts};
 
@@ -13,6 +13,8 @@ pub(crate) struct Readings {
     first: Reading,
     middle: Reading,
     last: Reading,
+    /// When it last had a request, or was first seen.
+    asked: Instant,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -37,14 +39,22 @@ pub(crate) struct TaskRate {
 impl Readings {
     pub fn new(status: &TaskStatus, requests: RequestCounts, at: Instant) -> Self {
         let reading = Reading { at, usage: total(status), requests };
-        Self { first: reading, middle: reading, last: reading }
+        Self { first: reading, middle: reading, last: reading, asked: at }
     }
 
     pub fn read(&mut self, status: &TaskStatus, requests: RequestCounts, at: Instant) {
+        if self.last.requests != requests {
+            self.asked = at;
+        }
         self.last = Reading { at, usage: total(status), requests };
         if at.duration_since(self.middle.at) >= RATE_WINDOW {
             (self.first, self.middle) = (self.middle, self.last);
         }
+    }
+
+    /// From its last request on, as its ingress counts them, to the last reading.
+    pub fn quiet_for(&self) -> Duration {
+        self.last.at.saturating_duration_since(self.asked)
     }
 
     /// Nothing while they are too close to each other.
@@ -75,8 +85,6 @@ fn total(status: &TaskStatus) -> Usage {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use spec::{ContainerPhase, ContainerStatus, Digest, TaskPhase};
 
     use super::*;
@@ -131,11 +139,13 @@ mod tests {
             readings.read(&status(seconds), asked(seconds), at(seconds));
             assert_eq!(readings.rate(), Some(want), "{seconds}");
         }
+        assert_eq!(readings.quiet_for(), Duration::ZERO);
         // It stands still from now on.
         for seconds in [48, 60, 63, 75, 78] {
             readings.read(&status(45), asked(45), at(seconds));
         }
         assert_eq!(readings.rate().map(|rate| rate.cpu_millis), Some(0));
+        assert_eq!(readings.quiet_for(), Duration::from_secs(33));
         // A silent node says nothing about a load.
         readings.read(&status(45), asked(45), at(300));
         assert_eq!(readings.rate(), None);

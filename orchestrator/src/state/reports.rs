@@ -4,8 +4,9 @@ use std::{
 };
 
 use spec::{
-    NodeCondition, NodeId, NodeProblem, NodeProblemKind, NodeStatus, TaskStatus, Timestamp,
-    wire::{NodeReport, RequestCounts},
+    NodeCondition, NodeId, NodeProblem, NodeProblemKind, NodeStatus, ServiceRef, TaskStatus,
+    Timestamp,
+    wire::{NodeReport, RequestCounts, WaitingRequests},
 };
 
 use super::{
@@ -13,7 +14,7 @@ use super::{
     counted::CountedTasks,
     now,
     rates::{Readings, TaskRate},
-    records::TaskKey,
+    records::{ServiceKey, TaskKey},
 };
 use crate::limits::{
     CLOCK_SKEW_MAX, DISCONNECTED_AFTER_MISSED, HEARTBEAT_EVERY_MAX, HEARTBEAT_EVERY_MIN,
@@ -50,6 +51,9 @@ struct LastReport {
     readings: BTreeMap<TaskKey, Readings>,
     counted: CountedTasks,
     problems: Vec<NodeProblem>,
+    waiting: Vec<WaitingRequests>,
+    /// When its last report came.
+    told: Timestamp,
 }
 
 /// What a report has changed beside statuses.
@@ -58,8 +62,9 @@ pub(crate) enum ReportOutcome {
     /// A newer one has overtaken it.
     Stale,
     Taken,
-    /// And tasks may be placed differently now.
-    PressureChanged,
+    /// And there may be something to do now: tasks may be placed differently, or requests wait
+    /// for a service.
+    NeedsPlan,
 }
 
 impl NodeReports {
@@ -115,6 +120,8 @@ impl NodeReports {
             readings: BTreeMap::new(),
             counted: CountedTasks::default(),
             problems: Vec::new(),
+            waiting: Vec::new(),
+            told: label,
         });
         (seen.at, seen.label) = (at, label);
         was
@@ -135,7 +142,7 @@ impl NodeReports {
         seen.problems = report.problems.clone();
         let skew = report.time.and_then(|time| clock_skew(time, seen.label));
         seen.problems.extend(skew);
-        (seen.boot, seen.seq) = (report.boot.clone(), report.seq);
+        (seen.boot, seen.seq, seen.told) = (report.boot.clone(), report.seq, seen.label);
         let statuses = report
             .tasks
             .iter()
@@ -149,9 +156,10 @@ impl NodeReports {
             let readings = readings.or_insert_with(|| Readings::new(status, requests, seen.at));
             readings.read(status, requests, seen.at);
         }
-        match pressure(&seen.problems) == before {
+        let waited = std::mem::replace(&mut seen.waiting, report.waiting.clone());
+        match pressure(&seen.problems) == before && seen.waiting == waited {
             true => ReportOutcome::Taken,
-            false => ReportOutcome::PressureChanged,
+            false => ReportOutcome::NeedsPlan,
         }
     }
 
@@ -171,6 +179,28 @@ impl NodeReports {
     /// What a task does in a second, where its node has reported it for long enough.
     pub fn rate(&self, node: &NodeId, task: &TaskKey) -> Option<TaskRate> {
         self.nodes.read().get(node)?.readings.get(task)?.rate()
+    }
+
+    /// For how long a task had no request, as far as its node has told.
+    pub fn quiet_for(&self, node: &NodeId, task: &TaskKey) -> Option<Duration> {
+        Some(self.nodes.read().get(node)?.readings.get(task)?.quiet_for())
+    }
+
+    /// Requests that wait for services without a replica, at the ingresses of nodes that are there,
+    /// and when they were last told of.
+    pub fn waiting(&self) -> BTreeMap<ServiceKey, (u32, Timestamp)> {
+        let nodes: Vec<NodeId> = self.nodes.read().keys().cloned().collect();
+        let gone = self.disconnected(nodes.iter());
+        let mut sums: BTreeMap<ServiceKey, (u32, Timestamp)> = BTreeMap::new();
+        for (_, seen) in self.nodes.read().iter().filter(|(node, _)| !gone.contains(*node)) {
+            for WaitingRequests { service, requests } in &seen.waiting {
+                let ServiceRef { tenant, cluster, service } = service.clone();
+                let (sum, told) = sums.entry((tenant, cluster, service)).or_default();
+                *sum = sum.saturating_add(*requests);
+                *told = seen.told.max(*told);
+            }
+        }
+        sums
     }
 
     /// What tasks were asked, where that is counted, as each node tells of its own.
@@ -355,22 +385,23 @@ mod tests {
             tasks: Vec::new(),
             time: Some(Timestamp::from_millis(time)),
             problems: problems.collect(),
+            waiting: Vec::new(),
         }
     }
 
     #[test]
     fn pressure_is_told_when_it_begins_and_ends_and_a_clock_when_it_is_far_off() {
         use NodeProblemKind::{ClockSkew, DiskPressure, Kernel, MemoryPressure};
-        use ReportOutcome::{PressureChanged, Stale, Taken};
+        use ReportOutcome::{NeedsPlan, Stale, Taken};
         let (reports, node) = (NodeReports::new(), "n1".parse().unwrap());
         for (seq, problems, skew_millis, outcome, found) in [
             (1, &[][..], 0, Taken, &[][..]),
             (2, &[Kernel], 0, Taken, &[Kernel]),
-            (3, &[Kernel, DiskPressure], 0, PressureChanged, &[Kernel, DiskPressure]),
+            (3, &[Kernel, DiskPressure], 0, NeedsPlan, &[Kernel, DiskPressure]),
             (3, &[], 0, Stale, &[Kernel, DiskPressure]),
             (4, &[DiskPressure, MemoryPressure], 0, Taken, &[DiskPressure, MemoryPressure]),
-            (5, &[MemoryPressure], 0, PressureChanged, &[MemoryPressure]),
-            (6, &[], 60_000, PressureChanged, &[ClockSkew]),
+            (5, &[MemoryPressure], 0, NeedsPlan, &[MemoryPressure]),
+            (6, &[], 60_000, NeedsPlan, &[ClockSkew]),
             (7, &[], -60_000, Taken, &[ClockSkew]),
             (8, &[], 2_000, Taken, &[]),
         ] {

@@ -24,7 +24,8 @@ use crate::{
     },
     limits::{
         NODE_CPU_MILLIS_MAX, NODE_LABELS_MAX, NODE_MEMORY_BYTES_MAX, NODE_PROBLEMS_MAX,
-        NODE_TEXT_BYTES_MAX, POLL_TIME_MAX, REASON_BYTES_MAX, WRITE_TRIES_MAX,
+        NODE_TEXT_BYTES_MAX, POLL_TIME_MAX, REASON_BYTES_MAX, WAITING_SERVICES_MAX,
+        WRITE_TRIES_MAX,
     },
     state::{
         State,
@@ -241,12 +242,16 @@ pub(crate) async fn report(call: Call) -> Result<Reply, ApiError> {
     let stored = this_node(&call).await?;
     let (api, state, id) = (&call.api, call.state(), stored.value.id.clone());
     report.tasks.iter_mut().for_each(|task| clip(&mut task.status));
+    // A tenant's own node keeps no service of another one awake.
+    let (in_pool, owner) = (stored.value.in_pool(), &stored.value.tenant);
+    report.waiting.retain(|one| in_pool || owner.as_ref() == Some(&one.service.tenant));
+    report.waiting.truncate(WAITING_SERVICES_MAX);
     report.problems.truncate(NODE_PROBLEMS_MAX);
     report.problems.iter_mut().for_each(|problem| clip_text(&mut problem.message));
     match state.reports.report(&id, &report) {
         ReportOutcome::Stale => return Reply::done(),
         ReportOutcome::Taken => {}
-        ReportOutcome::PressureChanged => state.wake_reconciler(),
+        ReportOutcome::NeedsPlan => state.wake_reconciler(),
     }
     report.spec = with_pool(report.spec, stored.value.in_pool());
     if report.spec != stored.value.spec {

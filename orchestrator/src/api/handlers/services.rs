@@ -46,7 +46,9 @@ async fn new_service(
         Some(scaling) => {
             scaling.check()?;
             let (min, max) = scaling.bounds(now());
-            wanted.count.clamp(min, max)
+            // Once, so that it is seen to start: a request that waits is no time to learn that.
+            let least = if scaling.wakes() { 1 } else { 0 };
+            wanted.count.max(least).clamp(min, max)
         }
         None => wanted.count,
     };
@@ -128,6 +130,13 @@ fn check_counts(spec: &ServiceSpec, most: u32) -> Result<(), ApiError> {
     }
     if let Some(scaling) = &spec.scaling {
         scaling.check()?;
+        if scaling.wakes() && !spec.ingress.listeners.is_empty() {
+            return Err(ApiError::invalid(
+                "a service with `listeners` has one copy at least: connections to them bring none \
+                 back",
+            )
+            .hint("begin its bounds with 1: --scale 1..MAX"));
+        }
     }
     if spec.scheduling == SchedulingStrategy::Replica {
         return Ok(());
@@ -289,6 +298,9 @@ pub(crate) async fn update(call: Call) -> Result<Reply, ApiError> {
         if spec != service.spec || wanted.ingress.is_some() {
             check(&call, Some(&service.spec), &spec).await?;
             let before = service.spec.ingress.clone();
+            if spec.count != service.spec.count {
+                record.scaled = Some(now()); // a step as any other
+            }
             (service.spec, service.generation) = (spec, service.generation + 1);
             if record.deployment().is_none() {
                 record.begin(None, now());
