@@ -24,6 +24,7 @@ use crate::{
 };
 
 mod images; // what is in images
+mod scans; // which software is in images
 mod signatures; // which keys must have signed what
 mod webhooks; // which changes are told to which URLs
 mod policies; // organisations, teams and policies
@@ -433,6 +434,11 @@ impl Admin {
         request.body = body
             .map(|body| serde_json::to_value(body).expect("bodies of the API have string keys"));
         self.send(request).await
+    }
+
+    /// A request whose answer may take as long as reading an image.
+    async fn pass(&self, method: Method, path: &str, body: Option<Value>) -> Result<Bytes, Error> {
+        self.send(Request { body, ..Request::new(method, path, ADMIN_PASS_TIME_MAX) }).await
     }
 
     async fn send(&self, request: Request<'_>) -> Result<Bytes, Error> {

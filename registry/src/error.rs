@@ -87,6 +87,9 @@ pub enum Error {
     File { action: &'static str, path: PathBuf, source: io::Error },
     #[error("cannot {action} in the registry's metadata")]
     Metadata { action: &'static str, source: store::Error },
+    /// The database of what was found in images.
+    #[error("cannot {action} in the database of scans")]
+    Scans { action: &'static str, source: rusqlite::Error },
     #[error(transparent)]
     QuotaExceeded(#[from] Exceeded),
     #[error("tag `{tag}` of `{repository}` is immutable: push another tag, or delete it first")]
@@ -224,6 +227,7 @@ impl Error {
             | Self::Missing { .. }
             | Self::File { .. }
             | Self::Metadata { .. }
+            | Self::Scans { .. }
             | Self::QuotaExceeded(_)
             | Self::Contended { .. }
             | Self::ImmutableTag { .. }

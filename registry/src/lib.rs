@@ -3,8 +3,8 @@
 //!
 //! Enter at [`Server`] to serve images, at [`Client`] to move them, at [`Admin`] to manage users
 //! and visibility, at [`Tokens`] to give a process of the platform access for some minutes. All of
-//! them speak in [`spec::Digest`]. The server looks inside a layer for one reason: to say what the
-//! program of an image imports, exports and wants.
+//! them speak in [`spec::Digest`]. The server looks inside a layer for two reasons: to say what the
+//! program of an image imports, exports and wants, and which software is in it.
 //!
 //! A blob is a file named by its digest; everything else (users, repositories, tags, which
 //! repository has which blob) is in one [`store`]. Nothing is acknowledged before it is durable:
@@ -24,6 +24,8 @@ mod signing; // signatures of images by keys
 mod protocol; // what both ends put on the wire
 mod storage; // blobs as files, everything else as records
 mod access; // users, tokens, and what each may do
+
+mod scan; // packages of images, and which vulnerabilities they have
 
 mod server; // one file for each family of endpoints
 mod client; // push, pull, and what they need
@@ -49,9 +51,9 @@ pub use protocol::{
     FoundImage, FoundImages, ImageContents, ImageEntry, ImageInfo, ImageSearch, Immutable,
     ImmutableInfo, ManifestInfo, NewWebhook, OrganisationInfo, PolicyCheck, PolicyInfo, QuotaInfo,
     RateLimits, Repositories, RepositoryInfo, RepositoryPattern, Retained, Retention,
-    RetentionChange, RetentionInfo, RetentionRule, RobotCredential, RobotInfo, Role, Scrubbed,
-    SignaturePolicy, Subject, Switch, TagInfo, TeamChange, TeamInfo, TeamName, UploadInfo,
-    Visibility, WebhookInfo, WebhookName, WebhookSecret,
+    RetentionChange, RetentionInfo, RetentionRule, RobotCredential, RobotInfo, Role, SbomFormat,
+    Scrubbed, SignaturePolicy, Subject, Switch, TagInfo, TeamChange, TeamInfo, TeamName,
+    UploadInfo, Visibility, WebhookInfo, WebhookName, WebhookSecret,
 };
 pub use quota::{Exceeded, Quota, QuotaChange, QuotaResource};
 pub use repository::{Action, Repository};

@@ -297,6 +297,41 @@ pub(crate) const SIGNATURE_MANIFESTS_MAX: usize = 16;
 pub(crate) const SIGNATURE_POLICIES_MAX: usize = 1000;
 pub(crate) const SIGNATURE_KEYS_MAX: usize = 16;
 pub(crate) const KEYS_BODY_BYTES_MAX: usize = 64 << 10;
+/// Images that wait to be scanned, some 100 bytes each. Those beyond are found by a pass.
+pub(crate) const SCAN_QUEUE: usize = 4096;
+/// What scanning one image may cost: 4 GiB in 500,000 files is twice what the largest images of
+/// interpreters and of machine learning have, and takes some twenty seconds.
+pub(crate) const SCAN_TIME_MAX: Duration = Duration::from_secs(60);
+pub(crate) const SCAN_BYTES_MAX: u64 = 4 << 30;
+pub(crate) const SCAN_ENTRIES_MAX: u64 = 500_000;
+/// A file that lists packages is in memory while it is read: the database of rpm of a large image
+/// has 60 MB, package-lock.json of the largest projects 5.
+pub(crate) const SCANNED_FILE_BYTES_MAX: u64 = 96 << 20;
+/// So is a program, one at a time: kubelet has 80 MB.
+pub(crate) const SCANNED_PROGRAM_BYTES_MAX: u64 = 128 << 20;
+/// Files of an image that list packages: each module of npm is one.
+pub(crate) const SCANNED_FILES_MAX: usize = 50_000;
+/// Packages of an image. A full Debian has 3,000, a large application of npm 4,000. They are in
+/// memory while an image is scanned, and as JSON one answer.
+pub(crate) const PACKAGES_MAX: usize = 10_000;
+/// Bytes of a name, a version or a license: paths of modules of Go have up to 150.
+pub(crate) const PACKAGE_TEXT_MAX: usize = 256;
+/// Things that could not be read which are named; the image is not read completely with one.
+pub(crate) const UNREAD_MAX: usize = 16;
+/// What tells a program from other files.
+pub(crate) const PROGRAM_HEAD_BYTES: u64 = 8;
+/// The list of crates in a program, unpacked: one of 1,000 crates has 100 KB.
+pub(crate) const AUDIT_DATA_BYTES_MAX: u64 = 8 << 20;
+/// The list of modules in a program of Go: one of 1,000 modules has 100 KB.
+pub(crate) const GO_BUILD_INFO_BYTES_MAX: usize = 8 << 20;
+/// Components inside each other: compositions have three or four levels.
+pub(crate) const WASM_DEPTH_MAX: usize = 16;
+/// The header of a package in a database of rpm: a kernel with its files has 2 MB.
+pub(crate) const RPM_HEADER_BYTES_MAX: usize = 16 << 20;
+/// Levels of a table of SQLite: five hold a billion rows.
+pub(crate) const SQLITE_DEPTH_MAX: usize = 20;
+/// How often the records of images that no repository has any more are removed.
+pub(crate) const SCAN_PRUNE_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 /// Searches at once: each keeps a core busy while it looks.
 pub(crate) const SEARCHES_MAX: usize = 2;
 /// Images that a search finds, and manifests that it looks at: some tenths of a second.

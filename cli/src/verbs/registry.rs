@@ -2,6 +2,7 @@ mod accounts; // users, organisations and robot accounts
 mod backups; // everything in a folder, and back
 mod contents; // tags and manifests
 mod htpasswd; // users of other registries
+mod scans; // which software images have
 mod images; // what images are, and which have something
 mod policies; // teams, and what they may do
 mod quotas; // what accounts may have, and open uploads
@@ -101,6 +102,7 @@ enum Verb {
     Signature(signatures::Signature),
     Inspect(images::Inspect),
     Search(images::Search),
+    Sbom(scans::Sbom),
     /// List and remove tags
     #[command(subcommand)]
     Tag(contents::Tag),
@@ -375,6 +377,7 @@ impl Verb {
             Self::Signature(verb) => verb.run(&admin)?,
             Self::Inspect(args) => args.run(&admin)?,
             Self::Search(args) => args.run(&admin)?,
+            Self::Sbom(args) => args.run(&admin)?,
             Self::Tag(verb) => verb.run(&admin)?,
             Self::ReadOnly { wanted } => rules::switch(&admin, Switch::ReadOnly, wanted)?,
             Self::Sparse { wanted } => rules::switch(&admin, Switch::Sparse, wanted)?,

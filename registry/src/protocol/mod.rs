@@ -7,6 +7,7 @@ mod snapshot; // a copy of everything at one moment
 mod retention; // which tags and manifests stay
 mod policy; // organisations, teams, and what policies allow
 mod images; // what is in images, and which are looked for
+mod scan; // which software is in images
 mod signature; // which keys must have signed what
 mod webhook; // which changes are told to which URLs
 mod rates; // how many requests clients may send
@@ -25,6 +26,7 @@ pub use policy::{
 };
 pub use rates::RateLimits;
 pub use retention::{Expired, Retained, Retention, RetentionChange, RetentionInfo, RetentionRule};
+pub use scan::SbomFormat;
 pub use signature::SignaturePolicy;
 pub use webhook::{
     Delivery, DeliveryOutcome, EventKind, NewWebhook, WebhookInfo, WebhookName, WebhookSecret,

@@ -23,6 +23,7 @@ use super::{
     response::{Response, empty, json},
     retention::RetentionEndpoints,
     robots, rules,
+    scans::ScanEndpoints,
     scrub::ScrubberHandle,
     signatures, snapshot,
     webhooks::WebhookEndpoints,
@@ -61,6 +62,7 @@ pub(super) struct AdminApi {
     pub passwords: Arc<Passwords>,
     pub webhooks: WebhookEndpoints,
     pub images: ImageEndpoints,
+    pub scans: ScanEndpoints,
     pub data_dir: PathBuf,
     pub idle_time_max: Duration,
 }
@@ -159,6 +161,9 @@ impl AdminApi {
         if let Some(rest) = path.strip_prefix("/admin/images") {
             let name = rest.strip_prefix('/').unwrap_or_default();
             return self.images.answer(administrator, method, name, query).await;
+        }
+        if let Some(name) = path.strip_prefix("/admin/sboms/") {
+            return self.scans.sbom(administrator, method, name, query).await;
         }
         self.answer_whole(administrator, method, path, query).await
     }

@@ -28,6 +28,7 @@ use super::{
     request_body::RequestBody,
     response::{Response, UntilBody, empty, full, json},
     route::{Endpoint, Route},
+    scanner::Scanner,
     survey::Surveyor,
     token::TokenEndpoint,
     uploads::UploadEndpoints,
@@ -67,7 +68,7 @@ impl Api {
         audit: Arc<AuditLog>,
         storage: Storage,
         authenticator: Authenticator,
-        (admin, observer, surveyor): (Arc<AdminApi>, Arc<Observer>, Surveyor),
+        (admin, observer, surveyor, scanner): (Arc<AdminApi>, Arc<Observer>, Surveyor, Scanner),
         limits: &Limits,
     ) -> Self {
         let (metadata, rates) = (storage.metadata.clone(), Arc::<RequestRates>::default());
@@ -81,7 +82,7 @@ impl Api {
                 lifetime: limits.token_time,
             },
             blobs: BlobEndpoints { storage: storage.clone() },
-            manifests: ManifestEndpoints { storage: storage.clone(), surveyor },
+            manifests: ManifestEndpoints { storage: storage.clone(), surveyor, scanner },
             uploads: UploadEndpoints {
                 storage: storage.clone(),
                 blob_bytes_max: limits.blob_bytes_max,

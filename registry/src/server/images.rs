@@ -63,18 +63,8 @@ impl ImageEndpoints {
         administrator: &Administrator<'_>,
         name: &str,
     ) -> Result<Response, ApiError> {
-        let absent =
-            || ApiError::not_found(ErrorCode::ManifestUnknown, format!("no image `{name}`"));
-        let (metadata, repository) = (&self.storage.metadata, repository_of(name)?);
-        let record = metadata.repository(&repository).await?.ok_or_else(absent)?;
-        if !self.may_read(administrator, &repository, record.public) {
-            return Err(absent());
-        }
-        let digest = match &name[repository.as_str().len()..] {
-            rest if rest.starts_with('@') => rest[1..].parse().map_err(ApiError::invalid_digest)?,
-            rest => metadata.tag(&repository, &rest[1..]).await?.ok_or_else(absent)?,
-        };
-        let record = metadata.manifest(&repository, &digest).await?.ok_or_else(absent)?;
+        let (repository, digest, record) = find(&self.storage, administrator, name).await?;
+        let metadata = &self.storage.metadata;
         let info = ImageInfo {
             repository: repository.to_string(),
             digest,
@@ -112,22 +102,6 @@ impl ImageEndpoints {
         Ok(images)
     }
 
-    fn may_read(
-        &self,
-        administrator: &Administrator<'_>,
-        repository: &Repository,
-        is_public: bool,
-    ) -> bool {
-        match administrator {
-            Administrator::Owner => true,
-            Administrator::Client(principal) => {
-                let reads =
-                    |situation: &Situation<'_>| rights(principal, situation).contains(Action::Pull);
-                self.storage.metadata.situation_of(repository, is_public, reads)
-            }
-        }
-    }
-
     async fn search(
         &self,
         administrator: &Administrator<'_>,
@@ -148,7 +122,7 @@ impl ImageEndpoints {
         'pages: while more {
             let page = self.storage.metadata.repositories("", &last, LIST_PAGE_MAX).await?;
             for (repository, record) in page.entries {
-                if self.may_read(administrator, &repository, record.public)
+                if may_read(&self.storage, administrator, &repository, record.public)
                     && !self.search_in(&repository, &mut search).await?
                 {
                     break 'pages;
@@ -207,6 +181,43 @@ impl ImageEndpoints {
             contents: contents.unwrap_or_default(),
         };
         Ok(wanted.takes(&found).then_some(found))
+    }
+}
+
+/// An image that the client may read, by `NAME:TAG` or `NAME@DIGEST`.
+pub(super) async fn find(
+    storage: &Storage,
+    administrator: &Administrator<'_>,
+    name: &str,
+) -> Result<(Repository, Digest, ManifestRecord), ApiError> {
+    let absent = || ApiError::not_found(ErrorCode::ManifestUnknown, format!("no image `{name}`"));
+    let (metadata, repository) = (&storage.metadata, repository_of(name)?);
+    let record = metadata.repository(&repository).await?.ok_or_else(absent)?;
+    if !may_read(storage, administrator, &repository, record.public) {
+        return Err(absent());
+    }
+    let digest = match &name[repository.as_str().len()..] {
+        rest if rest.starts_with('@') => rest[1..].parse().map_err(ApiError::invalid_digest)?,
+        rest => metadata.tag(&repository, &rest[1..]).await?.ok_or_else(absent)?,
+    };
+    let record = metadata.manifest(&repository, &digest).await?.ok_or_else(absent)?;
+    Ok((repository, digest, record))
+}
+
+/// Whether the client may read a repository.
+pub(super) fn may_read(
+    storage: &Storage,
+    administrator: &Administrator<'_>,
+    repository: &Repository,
+    is_public: bool,
+) -> bool {
+    match administrator {
+        Administrator::Owner => true,
+        Administrator::Client(principal) => {
+            let reads =
+                |situation: &Situation<'_>| rights(principal, situation).contains(Action::Pull);
+            storage.metadata.situation_of(repository, is_public, reads)
+        }
     }
 }
 

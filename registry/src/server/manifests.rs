@@ -11,6 +11,7 @@ use super::{
     request_body::RequestBody,
     response::{CONTENT_DIGEST, Response, empty, full, header_value, with_headers},
     route::Target,
+    scanner::Scanner,
     signatures::check_pull,
     stored::{found_damaged, heal, manifest_bytes},
     survey::Surveyor,
@@ -29,6 +30,7 @@ const TAG: HeaderName = HeaderName::from_static("oci-tag");
 pub(super) struct ManifestEndpoints {
     pub storage: Storage,
     pub surveyor: Surveyor,
+    pub scanner: Scanner,
 }
 
 impl ManifestEndpoints {
@@ -148,6 +150,7 @@ impl ManifestEndpoints {
             .put_manifest(repository, &digest, &record, (&tags, request.rights), referrer.as_ref())
             .await?;
         self.surveyor.pushed(repository, &digest);
+        self.scanner.pushed(repository, &digest);
         Ok(created(repository, &digest, subject.as_ref(), &tags))
     }
 

@@ -32,6 +32,8 @@ mod rules; // switches and immutable tags
 mod quotas; // what accounts and repositories may have, and open uploads
 mod survey; // reading what is in an image
 mod images; // and saying it
+mod scanner; // which software is in an image
+mod scans; // and saying it
 mod signatures; // images that have to be signed
 mod courier; // events on their way to webhooks
 mod webhooks; // created, listed, tried and removed
@@ -66,7 +68,8 @@ use crate::{
 use {
     admin::AdminApi, api::Api, auth::Authenticator, collect::Collector, courier::Courier,
     front::Front, images::ImageEndpoints, logins::Logins, observed::Observer, retain::Retainer,
-    retention::RetentionEndpoints, scrub::Scrubber, survey::PushedImages, survey::Surveyor,
+    retention::RetentionEndpoints, scanner::Scanner, scanner::UnscannedImages,
+    scans::ScanEndpoints, scrub::Scrubber, survey::PushedImages, survey::Surveyor,
     webhooks::WebhookEndpoints,
 };
 
@@ -114,6 +117,7 @@ pub struct Server {
     scrubber: Scrubber,
     retainer: Retainer,
     pushed_images: PushedImages,
+    unscanned: UnscannedImages,
     courier: Courier,
     front: Front,
     limits: Limits,
@@ -159,13 +163,12 @@ impl Server {
         let tokens = Tokens::open(&data_dir)?;
         let audit = Arc::new(open_audit_log(data_dir.join("audit"))?);
         let locks = RepositoryLocks::default();
-        let unused = Arc::default();
         let storage = Storage {
             metadata: metadata.clone(),
             blobs,
             uploads,
             locks,
-            unused,
+            unused: Arc::default(),
             pulls: Arc::default(),
             manifests: Arc::default(),
         };
@@ -173,6 +176,7 @@ impl Server {
         let (scrubber, scrubbing) = Scrubber::new(storage.clone());
         let (courier, postman) = Courier::new(metadata.clone());
         let (surveyor, pushed_images) = Surveyor::new(storage.clone());
+        let (scanner, unscanned) = Scanner::open(storage.clone(), &data_dir)?;
         let (retainer, retaining) = Retainer::new(storage.clone(), Arc::clone(&audit));
         let logins = Logins { passwords: Arc::clone(&passwords), metadata: metadata.clone() };
         let observer = Arc::new(Observer::new(&data_dir, metadata.clone()));
@@ -192,6 +196,7 @@ impl Server {
             passwords,
             webhooks: WebhookEndpoints { metadata: metadata.clone(), postman },
             images: ImageEndpoints::new(storage.clone(), surveyor.clone()),
+            scans: ScanEndpoints { storage: storage.clone(), scanner: scanner.clone() },
             data_dir: data_dir.clone(),
             idle_time_max: limits.idle_time_max,
         });
@@ -202,7 +207,7 @@ impl Server {
                 audit,
                 storage.clone(),
                 Authenticator { tokens, metadata: metadata.clone(), logins, realm },
-                (admin_api, observer, surveyor),
+                (admin_api, observer, surveyor, scanner),
                 &limits,
             )),
             storage,
@@ -210,6 +215,7 @@ impl Server {
             scrubber,
             retainer,
             pushed_images,
+            unscanned,
             courier,
             front: Front {
                 acceptor: tls.map(Into::into),
@@ -241,6 +247,7 @@ impl Server {
             scrubber,
             retainer,
             pushed_images,
+            unscanned,
             courier,
             front,
             limits,
@@ -267,6 +274,7 @@ impl Server {
             () = scrubber.run(limits.scrub_interval, limits.scrub_bytes_per_second) => Ok(()),
             () = retainer.run(limits.retain_interval, limits.retain_grace) => Ok(()),
             () = pushed_images.run() => Ok(()),
+            () = unscanned.run() => Ok(()),
             () = courier.run() => Ok(()),
             () = keep_reserve(&storage.metadata) => Ok(()),
         };

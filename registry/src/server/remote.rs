@@ -49,7 +49,7 @@ pub(super) fn object_of(method: &Method, path: &str, query: &Query) -> Result<Ob
         }
         ("signatures", "") if reads => Ok(Object::List),
         // What a client may read decides, for each image.
-        ("images", _) if reads => Ok(Object::List),
+        ("images" | "sboms", _) if reads => Ok(Object::List),
         ("policies" | "signatures", "") => named("repositories"),
         ("policies", "check") => named("repository"),
         ("teams" | "webhooks", name) => account(name.split('/').next().unwrap_or_default()),

@@ -190,13 +190,7 @@ fn is_notable(contents: &ImageContents) -> bool {
 
 /// Reads an image. `None` for what is no image: a signature, a bill of material. Blocks.
 fn read(blobs: &dyn BlobStore, manifest: &[u8]) -> Option<ImageContents> {
-    let config = |blob: &Descriptor| {
-        let mut bytes = Vec::new();
-        let opened = blobs.open(&blob.digest, 0).map_err(io::Error::other)?;
-        opened.take(MANIFEST_BYTES_MAX).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    let plan = image::plan(manifest, config).ok()?;
+    let plan = image::plan(manifest, |blob: &Descriptor| config_bytes(blobs, blob)).ok()?;
     let labels = plan.execution().labels.iter().flatten();
     let labels = labels.filter(|(key, _)| key.as_str() != image::WANTS_KEY);
     let mut contents = ImageContents {
@@ -217,6 +211,14 @@ fn read(blobs: &dyn BlobStore, manifest: &[u8]) -> Option<ImageContents> {
     Some(within_limit(contents))
 }
 
+/// The config of an image, within the limit of a manifest.
+pub(super) fn config_bytes(blobs: &dyn BlobStore, blob: &Descriptor) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let opened = blobs.open(&blob.digest, 0).map_err(io::Error::other)?;
+    opened.take(MANIFEST_BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 fn program(
     blobs: &dyn BlobStore,
     plan: &Plan,
@@ -235,7 +237,7 @@ fn program(
     layers.program(&layers.index()?, SURVEY_PROGRAM_BYTES_MAX)
 }
 
-fn platform(plan: &Plan) -> Option<String> {
+pub(super) fn platform(plan: &Plan) -> Option<String> {
     let (os, architecture) = (&plan.platform.os, &plan.platform.architecture);
     (!os.is_empty() && !architecture.is_empty()).then(|| plan.platform.to_string())
 }
@@ -259,9 +261,9 @@ fn within_limit(mut contents: ImageContents) -> ImageContents {
 }
 
 /// A blob that is read until some moment.
-struct UntilEnd<R> {
-    inner: R,
-    end: Instant,
+pub(super) struct UntilEnd<R> {
+    pub inner: R,
+    pub end: Instant,
 }
 
 impl<R: Read> Read for UntilEnd<R> {

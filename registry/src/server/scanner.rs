@@ -1,0 +1,257 @@
+//! Which software is in an image that was pushed.
+//!
+//! A push does not wait for it. What a full queue or a crash has left out is made up for by a pass
+//! over the manifests that were pushed since, and by the first request that asks for the image.
+
+use std::{
+    collections::HashSet,
+    io,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Instant, SystemTime},
+};
+
+use blobs::BlobStore;
+use image::Budget;
+use spec::{Descriptor, Digest, Timestamp};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::{MissedTickBehavior, interval_at, sleep},
+};
+
+use super::{
+    stored::manifest_bytes,
+    survey::{UntilEnd, config_bytes, platform},
+};
+use crate::{
+    Error, Repository, blocking,
+    limits::{
+        COLLECT_BATCH, COLLECT_PAUSE, LIST_PAGE_MAX, SCAN_BYTES_MAX, SCAN_ENTRIES_MAX,
+        SCAN_PRUNE_INTERVAL, SCAN_QUEUE, SCAN_TIME_MAX, SURVEY_DELAY, SURVEY_NOTED_EVERY,
+        SURVEY_SKEW,
+    },
+    scan::{Database, ScannedImage, inventory},
+    storage::{ManifestRecord, Storage},
+};
+
+/// The file of what was found in images, in the data folder.
+const DATABASE: &str = "scans.db";
+
+/// Scans images, one at a time.
+#[derive(Clone)]
+pub(super) struct Scanner {
+    storage: Storage,
+    pub database: Arc<Database>,
+    one: Arc<Semaphore>,
+    pushed: mpsc::Sender<(Repository, Digest)>,
+    /// Whether there are pushes that did not get into the queue.
+    is_behind: Arc<AtomicBool>,
+}
+
+/// Pushed manifests on their way to be scanned.
+pub(super) struct UnscannedImages {
+    scanner: Scanner,
+    pushed: mpsc::Receiver<(Repository, Digest)>,
+}
+
+/// What a pass over all manifests does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    /// Scans those that were pushed since.
+    Since(Option<Timestamp>),
+    /// Forgets what is in no repository.
+    Prune,
+}
+
+impl Scanner {
+    /// With the database in `data_dir`. Blocks.
+    pub fn open(storage: Storage, data_dir: &Path) -> Result<(Self, UnscannedImages), Error> {
+        let (send, pushed) = mpsc::channel(SCAN_QUEUE);
+        let (one, is_behind) = (Arc::new(Semaphore::new(1)), Arc::default());
+        let database = Arc::new(Database::open(&data_dir.join(DATABASE))?);
+        let scanner = Self { storage, database, one, pushed: send, is_behind };
+        Ok((scanner.clone(), UnscannedImages { scanner, pushed }))
+    }
+
+    /// A manifest was pushed.
+    pub fn pushed(&self, repository: &Repository, digest: &Digest) {
+        if self.pushed.try_send((repository.clone(), *digest)).is_err() {
+            self.is_behind.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// What is in an image of a repository, as it was noted, or read now. `None` for what is no
+    /// image.
+    pub async fn scanned(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        record: &ManifestRecord,
+    ) -> Result<Option<ScannedImage>, Error> {
+        let known = self.known(digest).await?;
+        // What was missing when it was read may have been pushed.
+        if known.as_ref().is_some_and(|image| image.inventory.unread.is_empty()) {
+            self.locate(repository, digest).await?;
+            return Ok(known);
+        }
+        self.scan(repository, digest, record).await
+    }
+
+    async fn known(&self, digest: &Digest) -> Result<Option<ScannedImage>, Error> {
+        let (database, digest) = (Arc::clone(&self.database), *digest);
+        blocking(move || database.image(&digest)).await
+    }
+
+    /// Whether the repository was not known to have it.
+    async fn locate(&self, repository: &Repository, digest: &Digest) -> Result<bool, Error> {
+        let (database, digest) = (Arc::clone(&self.database), *digest);
+        let repository = repository.clone();
+        blocking(move || database.locate(&digest, &repository)).await
+    }
+
+    /// Reads an image and notes what is in it.
+    async fn scan(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        record: &ManifestRecord,
+    ) -> Result<Option<ScannedImage>, Error> {
+        if record.media_type.is_index() || self.storage.metadata.is_damaged(digest) {
+            return Ok(None);
+        }
+        let manifest = manifest_bytes(&self.storage.blobs, *digest, record.size).await?;
+        let _one = self.one.acquire().await.expect("the semaphore is never closed");
+        let (blobs, database) = (Arc::clone(&self.storage.blobs), Arc::clone(&self.database));
+        let digest_of = *digest;
+        let scanned = blocking(move || {
+            let Some(image) = read(&*blobs, &manifest) else { return Ok(None) };
+            database.put_image(&digest_of, &image)?;
+            Ok::<_, Error>(Some(image))
+        });
+        let scanned = scanned.await?;
+        if scanned.is_some() {
+            self.locate(repository, digest).await?;
+        }
+        Ok(scanned)
+    }
+
+    async fn scan_pushed(&self, repository: &Repository, digest: &Digest) -> Result<(), Error> {
+        match self.storage.metadata.manifest(repository, digest).await? {
+            Some(record) => self.scanned(repository, digest, &record).await.map(drop),
+            None => Ok(()),
+        }
+    }
+
+    async fn scan_or_warn(&self, repository: &Repository, digest: &Digest) {
+        if let Err(error) = self.scan_pushed(repository, digest).await {
+            tracing::warn!(%repository, %digest, %error, "cannot scan an image");
+        }
+    }
+
+    /// Goes over all manifests.
+    async fn pass(&self, pass: Pass) -> Result<(), Error> {
+        let metadata = &self.storage.metadata;
+        let (mut last, mut count, mut left) = (String::new(), 0, HashSet::new());
+        loop {
+            let page = metadata.repositories("", &last, LIST_PAGE_MAX).await?;
+            for (repository, _) in &page.entries {
+                let mut after = String::new();
+                loop {
+                    let manifests = metadata.manifests(repository, &after, LIST_PAGE_MAX).await?;
+                    for (digest, record) in &manifests.entries {
+                        count += 1;
+                        if count % COLLECT_BATCH == 0 {
+                            sleep(COLLECT_PAUSE).await;
+                        }
+                        match pass {
+                            Pass::Since(since) if record.pushed >= since => {
+                                self.scan_or_warn(repository, digest).await;
+                            }
+                            Pass::Since(_) => {}
+                            Pass::Prune => drop(left.insert((*digest, repository.clone()))),
+                        }
+                    }
+                    match manifests.entries.last().filter(|_| manifests.more) {
+                        Some((digest, _)) => after = digest.to_string(),
+                        None => break,
+                    }
+                }
+                tokio::task::yield_now().await;
+            }
+            match page.entries.last().filter(|_| page.more) {
+                Some((repository, _)) => repository.as_str().clone_into(&mut last),
+                None => break,
+            }
+        }
+        if pass == Pass::Prune {
+            let database = Arc::clone(&self.database);
+            blocking(move || database.prune(&left)).await?;
+        }
+        Ok(())
+    }
+
+    async fn pass_or_warn(&self, pass: Pass) {
+        if let Err(error) = self.pass(pass).await {
+            tracing::warn!(%error, "cannot go over the images of the registry");
+        }
+    }
+}
+
+impl UnscannedImages {
+    /// Scans what is pushed, until it is dropped.
+    pub async fn run(mut self) {
+        let scanner = self.scanner.clone();
+        sleep(SURVEY_DELAY).await;
+        let database = Arc::clone(&scanner.database);
+        let mut since = blocking(move || database.scanned_until()).await.ok().flatten();
+        scanner.is_behind.store(true, Ordering::SeqCst);
+        let ticks = |every| {
+            let mut ticks = interval_at(tokio::time::Instant::now() + every, every);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            ticks
+        };
+        let (mut notes, mut prunes) = (ticks(SURVEY_NOTED_EVERY), ticks(SCAN_PRUNE_INTERVAL));
+        let mut is_new = true;
+        loop {
+            if scanner.is_behind.swap(false, Ordering::SeqCst) {
+                scanner.pass_or_warn(Pass::Since(since)).await;
+                is_new = true;
+            }
+            tokio::select! {
+                Some((repository, digest)) = self.pushed.recv() => {
+                    scanner.scan_or_warn(&repository, &digest).await;
+                    is_new = true;
+                }
+                _ = prunes.tick() => scanner.pass_or_warn(Pass::Prune).await,
+                _ = notes.tick(), if is_new && self.pushed.is_empty() => {
+                    // Of a push that was committed a moment ago it may not know yet.
+                    let until = Timestamp::of(SystemTime::now() - SURVEY_SKEW);
+                    since = Some(until);
+                    let database = Arc::clone(&scanner.database);
+                    let noted = blocking(move || database.note_scanned_until(until)).await;
+                    is_new = noted.is_err();
+                }
+            }
+        }
+    }
+}
+
+/// Reads an image. `None` for what is no image: a signature, a bill of material. Blocks.
+fn read(blobs: &dyn BlobStore, manifest: &[u8]) -> Option<ScannedImage> {
+    let plan = image::plan(manifest, |blob: &Descriptor| config_bytes(blobs, blob)).ok()?;
+    let budget =
+        Budget { bytes_max: SCAN_BYTES_MAX, entries_max: SCAN_ENTRIES_MAX, ..Budget::default() };
+    let end = Instant::now() + SCAN_TIME_MAX;
+    let open = |digest: &Digest| {
+        let inner = blobs.open(digest, 0).map_err(io::Error::other)?;
+        Ok(UntilEnd { inner, end })
+    };
+    Some(ScannedImage {
+        platform: platform(&plan).unwrap_or_default(),
+        read: Timestamp::of(SystemTime::now()),
+        inventory: inventory(&plan, open, budget),
+    })
+}
