@@ -1,11 +1,11 @@
 //! The engine for each kind of container: the one place that tells kinds apart.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{os::fd::OwnedFd, path::Path, sync::Arc, time::Duration};
 
-use engine::{Adopted, Ended, Engine as _, UsageSource, cgroup};
+use engine::{Adopted, BoxFuture, Ended, Engine as _, UsageSource, cgroup};
 use runtime::{UsagePage, WasmEngine};
-use shim::NativeEngine;
-use spec::{Capabilities, Usage};
+use shim::{Connector, NativeEngine};
+use spec::{Capabilities, OutboundGrant, Usage};
 
 use crate::{
     error::chain,
@@ -27,7 +27,26 @@ pub(crate) async fn adopt(
 ) -> Adopted {
     match kind {
         Kind::Wasm => WasmEngine::new(broker, None).of(owner, None).adopt(folder, grants).await,
-        Kind::Native => NativeEngine::new(exe()).adopt(folder, grants).await,
+        Kind::Native => native(broker).adopt(folder, grants).await,
+    }
+}
+
+/// The engine of Linux images, whose connections to others `broker` makes.
+pub(crate) fn native(broker: runtime::Broker) -> NativeEngine {
+    NativeEngine::new(exe(), Arc::new(NativeConnector(broker)))
+}
+
+#[derive(Debug)]
+struct NativeConnector(runtime::Broker);
+
+impl Connector for NativeConnector {
+    fn connect<'a>(
+        &'a self,
+        grants: &'a [OutboundGrant],
+        host: &'a str,
+        port: u16,
+    ) -> BoxFuture<'a, Result<OwnedFd, String>> {
+        Box::pin(self.0.connect_native(grants, host, port))
     }
 }
 

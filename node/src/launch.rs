@@ -13,7 +13,7 @@ use std::{
 
 use engine::{Assignment, Engine as _, Listeners, Stdio, VolumeMount, VolumeSource};
 use runtime::{Prepared, WasmEngine, WasmProgram};
-use shim::{NativeEngine, NativeProgram, RootAccess};
+use shim::{NativeProgram, RootAccess};
 use spec::{
     Bounded, Capability, ContainerName, Digest, FileGrant, InboundGrant, LaunchType, LimitRequest,
     Limits, NodeId, OperatorGrants, Port, PublishedPort, Resolved, SecretGrant, SecretName,
@@ -24,7 +24,7 @@ use crate::{
     anonymous_volumes,
     error::{Error, Result},
     home::Home,
-    images::{Native, Ready, exe},
+    images::{Native, Ready},
     request::{MountSource, Mounted, Publish},
     settings::Settings,
     tasks::{Check, Kind, MountRecord, TaskFolder},
@@ -370,7 +370,8 @@ impl Launch {
             }
             Ready::Native(native) => {
                 let program = self.native_program(native, folder);
-                NativeEngine::new(exe()).start(shared.with(program)).await
+                let broker = broker.of(&self.container.owner);
+                crate::engines::native(broker).start(shared.with(program)).await
             }
         };
         started.map_err(|error| Error::Start {

@@ -14,6 +14,7 @@
 
 mod assignment; // everything that a worker is handed
 mod socket; // waiting for them without a thread
+mod denied; // what a log says of a connection that was denied
 mod frame; // the messages between a worker and its supervisor
 mod separation; // a uid of its own for each worker, or a user namespace
 mod own_user; // how a worker takes its uid in such a namespace

@@ -6,21 +6,33 @@ use std::{
 use engine::{
     Adopted, BoxFuture, Container, Ended, Engine, Event, Exit, StartError, Stop, UsageSource,
 };
-use spec::{Capabilities, Usage};
+use spec::{Capabilities, OutboundGrant, Usage};
 use tokio::{sync::oneshot, task::spawn_blocking};
 
-use crate::{Assignment, Error, NativeProgram, Task, client::task};
+use crate::{
+    Assignment, Connector, Error, NativeProgram, Task,
+    client::{connect::keep_connecting, task},
+};
 
 /// Native containers: each under an OCI runtime, with a task shim beside it.
 #[derive(Debug, Clone)]
 pub struct NativeEngine {
     exe: PathBuf,
+    connector: Arc<dyn Connector>,
 }
 
 impl NativeEngine {
-    /// `exe` is a program that calls [`main`](crate::main) when its first argument is `shim`.
-    pub fn new(exe: PathBuf) -> Self {
-        Self { exe }
+    /// `exe` is a program that calls [`main`](crate::main) when its first argument is `shim`, and
+    /// `connector` reaches what containers were granted.
+    pub fn new(exe: PathBuf, connector: Arc<dyn Connector>) -> Self {
+        Self { exe, connector }
+    }
+
+    fn connects(&self, task: &Task, grants: Vec<OutboundGrant>) -> Result<(), Error> {
+        match grants.is_empty() {
+            true => Ok(()),
+            false => keep_connecting(task.clone(), grants, self.connector.clone()),
+        }
     }
 }
 
@@ -28,9 +40,11 @@ impl Engine for NativeEngine {
     type Program = NativeProgram;
 
     async fn start(&self, assignment: Assignment) -> Result<Box<dyn Container>, StartError> {
-        let exe = self.exe.clone();
+        let engine = self.clone();
         let spawned = spawn_blocking(move || {
-            let (task, shim) = Task::spawn_under(&exe, assignment)?;
+            let grants = assignment.grants.outbound.clone();
+            let (task, shim) = Task::spawn_under(&engine.exe, assignment)?;
+            engine.connects(&task, grants)?;
             NativeContainer::boxed(task, shim.as_raw_nonzero().get().unsigned_abs(), false)
         });
         let spawned = spawned.await.map_err(|error| StartError::host(error.to_string()))?;
@@ -41,11 +55,12 @@ impl Engine for NativeEngine {
         })
     }
 
-    async fn adopt(&self, folder: &Path, _: Capabilities) -> Adopted {
-        let folder = folder.to_owned();
+    async fn adopt(&self, folder: &Path, grants: Capabilities) -> Adopted {
+        let (folder, engine) = (folder.to_owned(), self.clone());
         let found = spawn_blocking(move || match Task::adopt(&folder)? {
             task::Adopted::Running(task) => {
                 let listeners = task.listeners()?;
+                engine.connects(&task, grants.outbound)?;
                 // One that has ended already has no shim, and says so by its end.
                 let shim_pid = task.status().map_or(0, |status| status.shim_pid);
                 Ok(Adopted::Running(NativeContainer::boxed(task, shim_pid, true)?, listeners))

@@ -93,6 +93,9 @@ pub enum Error {
         if *.readable { "by" } else { "to" }
     )]
     ClosedFiles { path: PathBuf, missing: &'static str, readable: bool },
+    /// There is no way out of a container's network, and it was granted connections.
+    #[error("cannot connect the network of the container to what it was granted")]
+    NoWayOut(#[source] io::Error),
     /// A layer that is broken or hostile.
     #[error("cannot unpack layer `{layer}`: {code}: {why}")]
     Layer {
@@ -153,7 +156,7 @@ impl Error {
             Self::NoRuntime | Self::Runtime { .. } => "E_RUNTIME",
             Self::Start { .. } => "E_START",
             Self::NoIds(_) | Self::NoNamespace { .. } | Self::Restricted { .. } => "E_NOT_ROOT",
-            Self::CannotGrant { .. } => "E_CAP_NATIVE",
+            Self::CannotGrant { .. } | Self::NoWayOut(_) => "E_CAP_NATIVE",
             Self::Config { .. } | Self::User { .. } => "E_CONFIG",
             Self::NoUpper { .. } => "E_NO_UPPER",
             Self::NoIdMap { .. } | Self::Shared { .. } | Self::OneOwner { .. } => "E_ID_MAP",
@@ -186,6 +189,9 @@ impl Error {
             }
             Self::CannotGrant { grant, .. } if grant.starts_with("fs:") => {
                 "mount it at another path, or take the line out of the role"
+            }
+            Self::NoWayOut(_) => {
+                "load the kernel's module for pairs of devices: `modprobe veth`; or take the lines `net.out` out of the role"
             }
             Self::CannotGrant { .. } => {
                 "take the line out of the role, or build the image for `wasi/wasm`"

@@ -5,8 +5,9 @@
 //! Enter at [`Runtime::probe`] for what is installed, at [`Layers`] to unpack an image, at
 //! [`Task::spawn`] to run it, and at [`Task::adopt`] to find it again. [`main`] is the shim's own
 //! process; the binary dispatches to it before any thread exists. An ordinary user's shims are root
-//! of user namespaces. Absent on purpose: networks other than published ports, and talking to
-//! containerd. What a grant asks for and Linux cannot enforce is refused by name, never ignored.
+//! of user namespaces. Absent on purpose: networks other than published ports and granted
+//! connections, and talking to containerd. What a grant asks for and Linux cannot enforce is
+//! refused by name, never ignored.
 #![deny(unsafe_code)]
 #![cfg_attr(test, allow(clippy::too_many_lines, reason = "tables of cases"))]
 
@@ -33,6 +34,7 @@ mod error;
 
 pub use assignment::{Assignment, NativeProgram};
 pub use bundle::signal::parse_signal;
+pub use client::connect::Connector;
 pub use client::sweep::{Swept, sweep};
 pub use client::task::{Adopted, Task};
 pub use container::NativeEngine;

@@ -204,6 +204,24 @@ pub(crate) const DATAGRAM_BYTES_MAX: usize = 64 << 10;
 /// Interval of attempts to connect to such a program.
 pub(crate) const CONNECT_INTERVAL: Duration = Duration::from_millis(10);
 
+// Connections that a container opens.
+
+/// Each takes two descriptors of [`SHIM_OPEN_FILES_MAX`]; more wait in the listener.
+pub(crate) const OUTBOUND_MAX: usize = 256;
+/// Ports of granted connections, each with a listener.
+pub(crate) const OUTBOUND_PORTS_MAX: usize = 64;
+/// Names that a container asks for: each may have 253 bytes, and the network that stands for them
+/// has 131,072 addresses.
+pub(crate) const OUTBOUND_NAMES_MAX: usize = 4096;
+/// Denials and failures that are told, each once.
+pub(crate) const OUTBOUND_TOLD_MAX: usize = 64;
+/// A name keeps its address while its container runs: this only says how often it is asked for.
+pub(crate) const NAME_TTL_SECONDS: u32 = 60;
+/// A question with the longest name and what resolvers add to it.
+pub(crate) const NAME_MESSAGE_BYTES_MAX: usize = 1232;
+/// For a supervisor to connect: its own limit, and the time in which an agent is replaced.
+pub(crate) const BROKER_TIME_MAX: Duration = Duration::from_secs(30);
+
 /// Terminals of one container: the kernel has 4096 for the whole machine, 1024 of which it keeps
 /// for the machine itself.
 pub(crate) const TERMINALS_MAX: u32 = 256;

@@ -87,10 +87,34 @@ pub struct Status {
 pub(crate) enum Request {
     Status,
     Stop(Stop),
-    Kill { signal: i32 },
-    Resize { rows: u16, columns: u16 },
+    Kill {
+        signal: i32,
+    },
+    Resize {
+        rows: u16,
+        columns: u16,
+    },
     Listeners,
     Wait,
+    /// From now on this supervisor is told what is [wanted](Wanted), and answers.
+    Connect,
+}
+
+/// A connection that a container wants.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Wanted {
+    pub id: u32,
+    /// A name or an address.
+    pub host: String,
+    pub port: u16,
+}
+
+/// What came of it. Without a refusal the connected socket rides along.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Brokered {
+    pub id: u32,
+    /// For the log of the container.
+    pub refused: Option<String>,
 }
 
 /// What it answers.

@@ -6,6 +6,7 @@ mod outbound; // whether a connection is granted
 mod learned; // what was connected to, for a role that grants no more
 mod own_addresses; // the addresses of this machine
 mod services; // names inside the platform
+mod native; // connections of programs that speak for themselves
 mod addresses; // which addresses may be connected to, with two keys for internal ones
 
 use std::{

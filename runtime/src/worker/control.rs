@@ -21,6 +21,7 @@ use tokio::{
 use super::{denials::Denials, output::Log};
 use crate::limits::{AGENT_TIME_MAX, BROKER_ANSWER_TIME_MAX, ORPHAN_TIME_MAX};
 use crate::{
+    denied,
     frame::{Refusal, Target, ToSupervisor, ToWorker},
     socket::Socket,
 };
@@ -154,15 +155,13 @@ impl Control {
 
     /// Counts a denial, and reports the line that would grant it.
     pub fn deny(&self, line: &str) {
-        self.deny_saying(line, |count| {
-            format!("margay: denied {line} ({count}x); grant it: --allow {line}")
-        });
+        self.deny_saying(line, |count| denied::line(line, count));
     }
 
     /// The same for an address that takes two keys: the line, which may be `granted`, and the
     /// network, which the owner of the node opens.
     pub fn deny_address(&self, line: &str, why: &str, granted: bool) {
-        self.deny_saying(line, |count| address_denied(line, count, why, granted));
+        self.deny_saying(line, |count| denied::address(line, count, why, granted));
     }
 
     fn deny_saying(&self, line: &str, message: impl FnOnce(u64) -> String) {
@@ -234,33 +233,4 @@ impl Drop for Pending<'_> {
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What is missing, and nothing that is there.
-fn address_denied(line: &str, count: u64, why: &str, granted: bool) -> String {
-    let denied = format!("margay: denied {line} ({count}x): {why}");
-    match granted {
-        true => format!(
-            "{denied}; the line is granted, and the network is not opened: its owner starts the \
-             node with --private-network ADDRESS/BITS"
-        ),
-        false => {
-            format!("{denied}, which takes two keys: --allow {line} --private-network ADDRESS/BITS")
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_internal_address_names_the_key_that_is_missing() {
-        let line = "net.out:http://10.0.0.7:80;private";
-        let one = address_denied(line, 1, "10.0.0.7 is private", true);
-        assert!(one.contains("the network is not opened") && !one.contains("--allow"), "{one}");
-        let both = address_denied(line, 1, "10.0.0.7 is private", false);
-        let keys = [format!("--allow {line}"), "--private-network".to_owned()];
-        assert!(keys.iter().all(|key| both.contains(key)), "{both}");
-    }
 }

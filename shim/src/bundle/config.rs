@@ -4,18 +4,22 @@
 //! Every namespace, a user namespace above all; root in it has the capabilities that concern its
 //! own users, files and processes, no capability over the machine, and system calls by list.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::PathBuf,
+};
 
 use engine::VolumeMount;
 use serde_json::{Value, json};
-use spec::{Capabilities, Capability, FileGrant, ImageConfig, Limits, Rights};
+use spec::{Capabilities, Capability, FileGrant, Host, ImageConfig, Limits, OutboundGrant, Rights};
 
 use crate::{
     Error, Settings,
     bundle::account::Account,
     bundle::{seccomp_container, strings::check_variables},
     ids::HostIds,
-    limits::{PIDS_MAX, SHM_BYTES_MAX, TERMINALS_MAX},
+    limits::{OUTBOUND_PORTS_MAX, PIDS_MAX, SHM_BYTES_MAX, TERMINALS_MAX},
     settings::CAPABILITIES,
 };
 
@@ -111,9 +115,16 @@ pub(crate) fn writable(grants: &Capabilities, volumes: &[VolumeMount]) -> Result
                     path => writable.folders.push(path.to_owned()),
                 }
             }
-            Capability::Outbound(_) => {
-                return cannot("native containers have no outbound network yet");
+            Capability::Outbound(OutboundGrant {
+                host: Host::Address(IpAddr::V6(_)) | Host::Network(IpAddr::V6(_), _),
+                ..
+            }) => {
+                return cannot("native containers have IPv4 inside: name the host instead");
             }
+            Capability::Outbound(_) if ports(grants).len() > OUTBOUND_PORTS_MAX => {
+                return cannot("native containers connect to 64 different ports at most");
+            }
+            Capability::Outbound(_) => {}
             Capability::Secret(_) => {
                 return cannot("native containers cannot receive secrets yet");
             }
@@ -127,6 +138,11 @@ pub(crate) fn writable(grants: &Capabilities, volumes: &[VolumeMount]) -> Result
         }
     }
     Ok(writable)
+}
+
+/// The ports of connections that it may open.
+fn ports(grants: &Capabilities) -> BTreeSet<u16> {
+    grants.outbound.iter().map(|grant| grant.port).collect()
 }
 
 /// Checks the rights and the path of a volume.
@@ -411,7 +427,9 @@ mod tests {
             ("fs:/other#rwd;volume=book", "no volume is mounted"),
             ("fs:/data#rwd;volume=book;max=1MiB", "ok"),
             ("fs:/var/cache#rw;max=1MiB", "one limit for everything"),
-            ("net.out:https://example.com", "no outbound network"),
+            ("net.out:https://example.com", "ok"),
+            ("net.out:http://10.0.0.0/8;private", "ok"),
+            ("net.out:http://[::1]:80;private", "IPv4 inside"),
             ("secret:key", "secrets"),
             ("clock:frozen", "the real time"),
             ("clock:fine", "ok"),

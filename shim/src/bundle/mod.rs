@@ -11,3 +11,6 @@ mod fill; // the first content of a volume
 mod init; // process 1 of a container that asks for one
 pub(crate) mod rootfs; // paths of the container, resolved without leaving its root file system
 pub(crate) mod seccomp_container; // the system calls that a container may make
+
+/// Which resolver a container asks that may connect to others.
+pub(crate) const NAME_SERVER: std::net::Ipv4Addr = std::net::Ipv4Addr::new(169, 254, 77, 1);

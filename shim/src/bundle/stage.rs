@@ -20,10 +20,23 @@ use crate::{
     bundle::mounts::View,
     bundle::rootfs::RootFolder,
     bundle::strings::check_args,
-    bundle::{init, mounts, root},
+    bundle::{NAME_SERVER, init, mounts, root},
     host::cgroup,
     ids::HostIds,
 };
+
+/// Says which names are known, and which resolver knows others, where there is one.
+fn write_names(order: &Assignment, inside: &RootFolder, hostname: &str) -> Result<(), Error> {
+    inside
+        .write("etc", "hosts", &order.program.settings.hosts_file(hostname))
+        .map_err(Error::io("write /etc/hosts"))?;
+    if order.grants.outbound.is_empty() {
+        return Ok(());
+    }
+    inside
+        .write("etc", "resolv.conf", &format!("nameserver {NAME_SERVER}\n"))
+        .map_err(Error::io("write /etc/resolv.conf"))
+}
 
 /// A bundle that is ready for the runtime. It exists in this process's own mount namespace only,
 /// which its children share and which ends with them: no mount is left behind, whichever process is
@@ -80,9 +93,7 @@ fn build_at(
         Some(path) => inside.folder("WORKDIR", path)?,
     };
     let hostname = program.settings.hostname.clone().unwrap_or(order.container.to_string());
-    inside
-        .write("etc", "hosts", &program.settings.hosts_file(&hostname))
-        .map_err(Error::io("write /etc/hosts"))?;
+    write_names(order, &inside, &hostname)?;
     if program.root == RootAccess::Writable {
         // Where it is read-only, memory is mounted there.
         inside.make_shared("tmp").map_err(Error::io("make /tmp"))?;

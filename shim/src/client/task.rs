@@ -178,6 +178,17 @@ impl Task {
         }
     }
 
+    /// A socket over which its shim says what the container wants to connect to. Nothing once it
+    /// has ended.
+    ///
+    /// # Errors
+    /// When it cannot be known whether its shim is alive.
+    pub(crate) fn connections(&self) -> Result<Option<OwnedFd>, Error> {
+        let Some(socket) = sweep::reach(&self.folder)? else { return Ok(None) };
+        let sent = frame::send(&socket, &Request::Connect, &[]);
+        Ok(sent.is_ok().then_some(socket))
+    }
+
     /// Blocks until it has ended, and nothing of it is left.
     ///
     /// # Errors

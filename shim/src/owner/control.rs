@@ -93,6 +93,11 @@ impl ControlSocket {
 pub(crate) struct Answer(OwnedFd);
 
 impl Answer {
+    /// The connection itself, where the supervisor stays.
+    pub(crate) fn into_stream(self) -> OwnedFd {
+        self.0
+    }
+
     /// Sends the reply. The supervisor may have left, which concerns the supervisor alone.
     pub(crate) fn send(self, reply: &Reply, fds: &[BorrowedFd<'_>]) {
         let _ = frame::send(&self.0, reply, fds);

@@ -36,7 +36,7 @@ use crate::{
         outcome::{Circumstances, Death, explain},
         poller::{EventFlags, Poller, Token},
         program::wait_for_program,
-        relay::Relay,
+        relay::{Outbound, Relay},
         runner::{self, Begin, Created, window_size},
         streams::Streams,
     },
@@ -179,12 +179,13 @@ impl<'a> Owner<'a> {
         let Created { pid, streams, terminal } = created;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(Error::io(starting("pidfd")))?;
         let processes = namespace(pid, "pid").map_err(Error::io(starting("its namespaces")))?;
+        let outbound = open_outbound(assignment, pid)?;
         match enter_network(pid) {
             // It has ended already, and let go of its namespaces; nothing is relayed to it.
             Err(error) if begin == Begin::Now && error.kind() == io::ErrorKind::NotFound => {}
             entered => entered.map_err(Error::io(starting("its namespaces")))?,
         }
-        let relay = Relay::new(std::mem::take(&mut assignment.listeners));
+        let relay = Relay::new(std::mem::take(&mut assignment.listeners), outbound);
         let poller = Poller::new().map_err(Error::io(starting("epoll")))?;
         let watch = || -> io::Result<ControlSocket> {
             poller.add(&pidfd, Token::Exit, EventFlags::IN)?;
@@ -264,6 +265,10 @@ impl<'a> Owner<'a> {
                     | Token::ExecOutput(_) => {
                         self.execs.handle(token, &self.poller, self.pidfd.as_fd());
                     }
+                    Token::Outbound(_)
+                    | Token::OutboundConnection(_)
+                    | Token::Resolver
+                    | Token::Broker => self.handle_outbound(token),
                     Token::Supervisor => {
                         if flags.intersects(EventFlags::HUP | EventFlags::RDHUP | EventFlags::ERR) {
                             self.poller.remove(supervisor);
@@ -272,6 +277,16 @@ impl<'a> Owner<'a> {
                     }
                 }
             }
+        }
+    }
+
+    fn handle_outbound(&mut self, token: Token) {
+        let Some(outbound) = self.relay.outbound() else { return };
+        match token {
+            Token::Outbound(index) => outbound.accept(&self.poller, index),
+            Token::OutboundConnection(id) => outbound.wake(id),
+            Token::Resolver => outbound.resolve(),
+            _ => outbound.hear(&self.poller),
         }
     }
 
@@ -424,6 +439,7 @@ impl<'a> Owner<'a> {
         let Some((request, answer)) = self.control.receive(id) else { return };
         let reply = match request {
             Request::Wait => return,
+            Request::Connect => return self.relay.set_broker(&self.poller, answer.into_stream()),
             Request::Status => Reply::Status(self.status()),
             Request::Listeners => {
                 let (listeners, fds) = self.relay.listeners();
@@ -477,11 +493,23 @@ fn limit_processes(settings: &Settings) -> io::Result<()> {
 /// Ports are relayed, and a terminal has its size, before the program's first step. One that writes
 /// to memory could fill it before the runtime has written down its number beside.
 fn begin(assignment: &Assignment) -> Begin {
-    let is_alone = assignment.listeners.is_empty() && assignment.stdio.terminal.is_none();
+    let is_alone = assignment.listeners.is_empty()
+        && assignment.grants.outbound.is_empty()
+        && assignment.stdio.terminal.is_none();
     match is_alone && assignment.program.root == RootAccess::Writable {
         true => Begin::Now,
         false => Begin::Later,
     }
+}
+
+/// The way out, where any connection is granted. A kernel that offers none is named.
+fn open_outbound(assignment: &Assignment, pid: Pid) -> Result<Option<Outbound>, Error> {
+    let grants = &assignment.grants.outbound;
+    if grants.is_empty() {
+        return Ok(None);
+    }
+    let open = || Outbound::open(namespace(pid, "user")?, namespace(pid, "net")?, grants.clone());
+    open().map(Some).map_err(Error::NoWayOut)
 }
 
 /// From here on, new sockets of this process are in the container's namespace. Those that it was

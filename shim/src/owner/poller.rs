@@ -45,6 +45,14 @@ pub(crate) enum Token {
     ExecExit(u32),
     /// Output of a program whose client is gone.
     ExecOutput(u32),
+    /// A listener for what the program connects to.
+    Outbound(u32),
+    /// One side of such a connection.
+    OutboundConnection(u32),
+    /// Questions for the addresses of names.
+    Resolver,
+    /// The supervisor that connects.
+    Broker,
 }
 
 const KIND_SHIFT: u32 = 32;
@@ -66,6 +74,10 @@ impl Token {
             Self::ExecOutput(number) => (11, number),
             Self::Datagrams(number) => (12, number),
             Self::Session(number) => (13, number),
+            Self::Outbound(number) => (14, number),
+            Self::OutboundConnection(number) => (15, number),
+            Self::Resolver => (16, 0),
+            Self::Broker => (17, 0),
         };
         kind << KIND_SHIFT | u64::from(number)
     }
@@ -86,7 +98,11 @@ impl Token {
             10 => Self::ExecExit(number),
             11 => Self::ExecOutput(number),
             12 => Self::Datagrams(number),
-            _ => Self::Session(number),
+            13 => Self::Session(number),
+            14 => Self::Outbound(number),
+            15 => Self::OutboundConnection(number),
+            16 => Self::Resolver,
+            _ => Self::Broker,
         }
     }
 }

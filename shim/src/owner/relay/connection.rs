@@ -113,12 +113,12 @@ pub(super) struct Direction {
 
 impl Direction {
     /// Whether the end of the source has just been reached and everything before it delivered.
-    fn finish(&mut self) -> bool {
+    pub(super) fn finish(&mut self) -> bool {
         let finished = self.read_finished && self.pending.is_empty();
         finished && !std::mem::replace(&mut self.finished, finished)
     }
 
-    fn pump(
+    pub(super) fn pump(
         &mut self,
         from: &mut impl Read,
         to: &mut impl Write,

@@ -2,7 +2,7 @@ use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     io::{self, ErrorKind},
     net::IpAddr,
-    os::fd::BorrowedFd,
+    os::fd::{BorrowedFd, OwnedFd},
     time::{Duration, Instant},
 };
 
@@ -27,6 +27,9 @@ mod listening; // the ports on which the program listens
 mod connection; // bytes between one client and the program
 mod datagrams; // the same without connections
 mod socket; // listeners and streams, TCP and Unix
+mod outbound; // what the program connects to
+
+pub(crate) use outbound::Outbound;
 
 /// Published ports and their connections. Accepts on sockets of the host, connects on the
 /// container's loopback: the process has entered the container's network namespace, and a socket
@@ -34,6 +37,8 @@ mod socket; // listeners and streams, TCP and Unix
 pub(crate) struct Relay {
     ports: Vec<Port>,
     datagrams: Datagrams,
+    /// Where it was granted any connection to others.
+    outbound: Option<Outbound>,
     /// Describes the listeners to the next supervisor, in the order of `ports`.
     message: ListenersMessage,
     connections: HashMap<u32, Connection>,
@@ -69,7 +74,7 @@ const CONNECTION_EVENTS: EventFlags =
     EventFlags::IN.union(EventFlags::OUT).union(EventFlags::RDHUP).union(EventFlags::ET);
 
 impl Relay {
-    pub(crate) fn new(listeners: Listeners) -> Self {
+    pub(crate) fn new(listeners: Listeners, outbound: Option<Outbound>) -> Self {
         let message = listeners.message();
         let tcp = listeners.published.into_iter();
         let tcp = tcp.map(|l| (HostListener::Tcp(l.socket), l.container_port));
@@ -84,6 +89,7 @@ impl Relay {
         Self {
             ports: ports.collect(),
             datagrams: Datagrams::new(listeners.datagrams),
+            outbound,
             message,
             connections: HashMap::new(),
             next_id: 0,
@@ -108,7 +114,22 @@ impl Relay {
             rustix::io::ioctl_fionbio(port.listener.as_fd(), true)?;
             poller.add(port.listener.as_fd(), Token::Port(index as u32), EventFlags::IN)?;
         }
+        if let Some(outbound) = &self.outbound {
+            outbound.watch(poller)?;
+        }
         self.datagrams.open(poller)
+    }
+
+    /// The connections that the program opens, where it may open any.
+    pub(crate) fn outbound(&mut self) -> Option<&mut Outbound> {
+        self.outbound.as_mut()
+    }
+
+    /// Takes a supervisor that makes these.
+    pub(crate) fn set_broker(&mut self, poller: &Poller, broker: OwnedFd) {
+        if let Some(outbound) = &mut self.outbound {
+            outbound.set_broker(poller, broker);
+        }
     }
 
     /// The listeners, and their sockets in that order.
@@ -129,9 +150,13 @@ impl Relay {
     pub(crate) fn timeout(&self) -> Duration {
         match (self.ready.is_empty(), self.waiting.is_empty()) {
             (false, _) => Duration::ZERO,
-            (true, false) => CONNECT_INTERVAL,
-            (true, true) => self.datagrams.timeout(),
+            (true, false) => CONNECT_INTERVAL.min(self.outbound_timeout()),
+            (true, true) => self.datagrams.timeout().min(self.outbound_timeout()),
         }
+    }
+
+    fn outbound_timeout(&self) -> Duration {
+        self.outbound.as_ref().and_then(Outbound::timeout).unwrap_or(Duration::MAX)
     }
 
     /// Accepts nothing more, and closes each connection once everything that the program sent is
@@ -142,6 +167,9 @@ impl Relay {
             poller.remove(port.listener.as_fd());
         }
         self.datagrams.drain(poller);
+        if let Some(outbound) = &mut self.outbound {
+            outbound.drain(poller);
+        }
         for id in std::mem::take(&mut self.waiting) {
             if let Some(connection) = self.connections.remove(&id) {
                 connection.client.reset();
@@ -152,7 +180,7 @@ impl Relay {
 
     /// Whether no connection is left.
     pub(crate) fn is_empty(&self) -> bool {
-        self.connections.is_empty()
+        self.connections.is_empty() && self.outbound.as_ref().is_none_or(Outbound::is_empty)
     }
 
     /// Accepts what waits at the listener of port `index`.
@@ -237,6 +265,8 @@ impl Relay {
 
     /// What is to be said in the log of the container, since it was last asked.
     pub(crate) fn news(&mut self) -> Vec<String> {
+        let of_outbound = self.outbound.as_mut().map(Outbound::news).unwrap_or_default();
+        self.news.extend(of_outbound);
         std::mem::take(&mut self.news)
     }
 
@@ -306,6 +336,9 @@ impl Relay {
     /// Tries to connect what waits, and moves bytes of each connection that is ready.
     pub(crate) fn pump(&mut self, poller: &Poller) {
         self.datagrams.sweep();
+        if let Some(outbound) = &mut self.outbound {
+            outbound.pump(poller, &mut self.buffer, (&mut self.bytes_in, &mut self.bytes_out));
+        }
         for id in std::mem::take(&mut self.waiting) {
             self.connect(poller, id, Family::V4);
         }

@@ -45,6 +45,22 @@ pub(super) enum ClientStream {
 }
 
 impl ClientStream {
+    /// A stream that a supervisor has connected.
+    pub(super) fn of(fd: OwnedFd) -> io::Result<Self> {
+        Ok(match sockopt::socket_domain(&fd)? {
+            AddressFamily::UNIX => Self::Unix(UnixStream::from(fd)),
+            _ => Self::Tcp(TcpStream::from(fd)),
+        })
+    }
+
+    /// The address on this side.
+    pub(super) fn local_address(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(stream) => stream.local_addr().ok().map(|address| address.ip()),
+            Self::Unix(_) => None,
+        }
+    }
+
     pub(super) fn prepare(&self) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => {
