@@ -77,6 +77,7 @@ mod servers; // stock servers from Debian's packages
 mod edge; // HTTP/2, upgrades and certificates of hosts at the ingress
 mod wake; // a service that a request brings back from no copies
 mod native_outbound; // what Linux images connect to
+mod bad_copies; // copies that die after the gate, and updates that meet
 mod exec; // another program in a task that runs
 mod hostile_exec; // and guests that attack it
 mod health; // whether a program is well, as its check says

@@ -117,3 +117,28 @@ fn a_machine_that_is_lost_in_any_phase_of_a_rollout_costs_no_request() {
     assert_eq!(seen.failed, 0, "{seen:?}");
     bed.end();
 }
+
+#[test]
+fn a_machine_that_is_lost_while_it_is_drained_costs_no_request() {
+    let Some(bed) = Bed::make() else { return };
+    bed.serve(6);
+    bed.until_at(&["local", "local", "second", "second", "third", "third"]);
+    let load = bed.load();
+    load.served_more();
+    bed.stages[0].margay(["node", "drain", "third", "--deadline", "10m"]).ok();
+    bed.network.connect(2, false);
+    bed.until_at(&["local", "local", "local", "second", "second", "second"]);
+    load.served_more();
+    // When it returns it is still drained, and what it ran meanwhile has ended.
+    bed.network.connect(2, true);
+    eventually("it is drained and ready", || {
+        let list = bed.stages[0].margay(["node", "ls"]).ok();
+        let third = list.lines().find(|line| line.starts_with("third"))?;
+        (third.contains("drained") && !third.contains("disconnected")).then_some(())
+    });
+    bed.until_at(&["local", "local", "local", "second", "second", "second"]);
+    load.served_more();
+    let seen = load.end();
+    assert_eq!(seen.failed, 0, "{seen:?}");
+    bed.end();
+}

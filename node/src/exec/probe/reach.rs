@@ -197,6 +197,24 @@ mod tests {
     }
 
     #[test]
+    fn a_redirect_is_an_answer_and_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("guest");
+        let listener = disk::bind(&path).unwrap();
+        let guest = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let answer = b"HTTP/1.1 302 Found\r\nlocation: http://localhost/other\r\n\r\n";
+            stream.write_all(answer).unwrap();
+            let mut asked = String::new();
+            let _ = stream.read_to_string(&mut asked);
+            listener.set_nonblocking(true).unwrap();
+            (asked.matches("GET ").count(), listener.accept().is_err())
+        });
+        assert_eq!(get(&path, "/", Duration::from_secs(5)).unwrap(), 302);
+        assert_eq!(guest.join().unwrap(), (1, true), "it is asked once, by one connection");
+    }
+
+    #[test]
     fn listening_ports_are_read_from_the_kernel() {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
