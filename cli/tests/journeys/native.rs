@@ -342,9 +342,7 @@ fn a_linux_program_that_is_not_there_or_eats_too_much_is_named() {
     let err =
         stage.margay(["run", "--rm", "-m", "32m", "native-cats"].iter().chain(&hog)).fails(137);
     assert!(err.contains("E_MEMORY") && err.contains("oom"), "{err}");
-    let err = stage
-        .margay(["run", "--rm", "--allow", "clock:frozen", "native-cats"])
-        .fails(125);
+    let err = stage.margay(["run", "--rm", "--allow", "clock:frozen", "native-cats"]).fails(125);
     assert!(err.contains("cannot be granted `clock:frozen`"), "{err}");
     stage.is_empty();
 }
