@@ -54,7 +54,7 @@ pub struct SettingsFlags {
     #[arg(long, value_name = "BYTES", value_parser = spec::parse_bytes)]
     memory_reservation: Option<u64>,
     /// Limit memory and swap together: only the value of -m, because a task has no swap
-    #[arg(long, value_name = "BYTES", value_parser = spec::parse_bytes, requires = "memory")]
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true, value_parser = swap)]
     memory_swap: Option<u64>,
     /// Limit the processes and threads of a Linux program [default: 512]
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true, value_parser = shim::Settings::processes)]
@@ -148,7 +148,7 @@ impl SettingsFlags {
             user: Given::of(self.user.as_ref()),
             working_dir: Given::of(self.workdir.as_ref()),
             stop_signal: self.stop_signal.clone().filter(|signal| !signal.is_empty()),
-            cpu_millis: self.cpus,
+            cpu_millis: self.cpus.filter(|millis| *millis > 0),
             labels: self.labels()?,
             publish_all: self.publish_all,
             expose: self.expose.iter().flatten().copied().collect(),
@@ -163,7 +163,7 @@ impl SettingsFlags {
                 hosts: self.add_host.clone(),
                 groups: self.group_add.clone(),
                 tmpfs: self.tmpfs.iter().cloned().chain(memory).collect(),
-                shm_bytes_max: self.shm_size,
+                shm_bytes_max: self.shm_size.filter(|bytes| *bytes > 0),
                 processes_max: self.pids_limit,
                 memory_bytes_soft: self.memory_reservation.filter(|bytes| *bytes > 0),
                 ulimits: self.ulimit.clone(),
@@ -217,9 +217,9 @@ impl SettingsFlags {
 
     /// What contradicts `memory` (of `-m`), or the ports and grants of the network.
     pub fn check(&self, memory: Option<u64>, reaches_out: bool) -> anyhow::Result<()> {
-        if let (Some(both), Some(memory)) = (self.memory_swap, memory) {
+        if let Some(both) = self.memory_swap.filter(|bytes| *bytes > 0) {
             ensure!(
-                both == memory,
+                memory == Some(both),
                 Advice::new("--memory-swap differs from -m, and a task has no swap")
                     .hint("leave it out, or give it the value of -m")
                     .code(USAGE_ERROR)
@@ -292,12 +292,20 @@ fn workdir(text: &str) -> Result<String, &'static str> {
 /// One page at least; 0 is the default, as in Docker.
 fn shm_bytes(text: &str) -> Result<u64, String> {
     match spec::parse_bytes(text).map_err(|error| error.to_string())? {
-        0..4096 => Err("use 4k or more".to_owned()),
+        1..4096 => Err("use 4k or more".to_owned()),
         bytes => Ok(bytes),
     }
 }
 
-/// Thousandths of a processor.
+/// 0 is as if it were left out, as in Docker.
+fn swap(text: &str) -> Result<u64, String> {
+    match text {
+        "-1" => Err("a task has no swap: leave it out, or give it the value of -m".to_owned()),
+        _ => spec::parse_bytes(text).map_err(|error| error.to_string()),
+    }
+}
+
+/// Thousandths of a processor; 0 is no limit, as in Docker.
 fn cpus(text: &str) -> Result<u32, String> {
     let processors = std::thread::available_parallelism().map_or(1, |count| count.get());
     let wrong = || format!("use 0.01 to {processors}, which is how many processors there are");
@@ -315,7 +323,8 @@ fn cpus(text: &str) -> Result<u32, String> {
     let millis = whole.checked_mul(1000).ok_or_else(wrong)?;
     let millis = millis.checked_add(thousandths.parse().map_err(|_| wrong())?).ok_or_else(wrong)?;
     let most = u32::try_from(processors).unwrap_or(u32::MAX).saturating_mul(1000);
-    if (10..=most).contains(&millis) { Ok(millis) } else { Err(wrong()) }
+    let is_zero = whole == 0 && fraction.bytes().all(|byte| byte == b'0');
+    if is_zero || (10..=most).contains(&millis) { Ok(millis) } else { Err(wrong()) }
 }
 
 /// `80`, `80/tcp`, `53/udp` or `8000-8010`.
@@ -375,13 +384,27 @@ mod tests {
 
     #[test]
     fn processors_are_counted_in_thousandths() {
-        for (text, want) in [("1", 1000), ("0.5", 500), (".25", 250), ("0.0109", 10), ("1.", 1000)]
-        {
+        for (text, want) in [
+            ("1", 1000),
+            ("0.5", 500),
+            (".25", 250),
+            ("0.0109", 10),
+            ("1.", 1000),
+            ("0", 0),
+            ("0.0", 0),
+        ] {
             assert_eq!(cpus(text), Ok(want), "{text}");
         }
-        for text in ["", ".", "0", "0.001", "-1", "1e3", "99999999999", "4294967295", "9999"] {
+        for text in ["", ".", "0.001", "0.0001", "-1", "1e3", "99999999999", "4294967295", "9999"] {
             assert!(cpus(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn zero_is_as_if_it_were_left_out_and_no_task_has_swap() {
+        assert_eq!((shm_bytes("0"), swap("0"), swap("64m")), (Ok(0), Ok(0), Ok(64 << 20)));
+        assert!(shm_bytes("1k").is_err());
+        assert!(swap("-1").expect_err("no swap").contains("a task has no swap"));
     }
 
     #[test]

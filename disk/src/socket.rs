@@ -24,6 +24,9 @@ pub struct SocketPath {
 }
 
 impl SocketPath {
+    /// What an address holds, beside the byte at its end.
+    pub const BYTES_MAX: usize = 107;
+
     /// # Errors
     /// When the folder cannot be opened.
     pub fn of(path: &Path) -> io::Result<Self> {

@@ -38,7 +38,7 @@ pub use descriptors::{DESCRIPTORS_MIN, Descriptors};
 pub use drained::DrainedBody;
 pub use files::{FileBody, TakesFiles};
 pub use http2::{Http2Limits, UntrustedServer, is_http2};
-pub use listen::{Listener, PrivateListener};
+pub use listen::{Listener, PrivateListener, connect_unix};
 pub use proxy_protocol::read_proxy_header;
 pub use sender::{Scheme, Sender, TrustedProxies, remove_claims, remove_own};
 pub use server::{Connections, HttpLimits, Negotiated};

@@ -65,8 +65,14 @@ impl Listener for PrivateListener {
     }
 }
 
-/// Connects to the Unix socket at `path`.
-pub(crate) async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
+/// Connects to the Unix socket at `path`, however deep its folder is.
+///
+/// # Errors
+/// Of the kernel, as when nothing listens there.
+pub async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
+    if path.as_os_str().len() <= disk::SocketPath::BYTES_MAX {
+        return UnixStream::connect(path).await;
+    }
     let short = disk::SocketPath::of(path)?;
     UnixStream::connect(&short).await // by reference: tokio drops a path before it connects
 }
@@ -80,14 +86,17 @@ mod tests {
     #[tokio::test]
     async fn a_private_socket_may_lie_deeper_than_an_address_holds() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = dir.path().join("x".repeat(200));
-        fs::create_dir(&folder).unwrap();
-        let path = folder.join("private.sock");
-        drop(PrivateListener::bind(&path).unwrap());
-        let listener = PrivateListener::bind(&path).expect("the socket of a dead process");
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        let (accepted, connected) = tokio::join!(listener.accept(), connect_unix(&path));
-        assert_eq!(accepted.unwrap().1, None);
-        connected.unwrap();
+        for name in ["x".to_owned(), "x".repeat(200)] {
+            let folder = dir.path().join(name);
+            connect_unix(&folder.join("private.sock")).await.unwrap_err();
+            fs::create_dir(&folder).unwrap();
+            let path = folder.join("private.sock");
+            drop(PrivateListener::bind(&path).unwrap());
+            let listener = PrivateListener::bind(&path).expect("the socket of a dead process");
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+            let (accepted, connected) = tokio::join!(listener.accept(), connect_unix(&path));
+            assert_eq!(accepted.unwrap().1, None);
+            connected.unwrap();
+        }
     }
 }

@@ -294,7 +294,7 @@ pub(crate) fn another_program(
     let path = found.ok_or_else(|| Error::Prepare {
         image,
         why: format!("it has no program `{name}`"),
-        hint: Some("give its path in the image, or a file of this machine: --program FILE".into()),
+        hint: Some("give its path in the image, or a file of this machine: margay exec --program FILE TASK".into()),
         failure: StartFailure::NotFound,
     })?;
     ready(&[path], preparing)

@@ -25,7 +25,6 @@ use crate::{
     images::{blobs_of, make_ready, plan},
     launch::{self, Launch, local_grants},
     lifecycle::{Lifecycle, Restart, StartFailed},
-    local_socket,
     request::LocalImage,
     settings::Settings,
     signals::TaskSignals,
@@ -337,7 +336,7 @@ async fn ask(
     request: &InvokeRequest,
 ) -> Result<(http::response::Parts, Bytes), String> {
     let text = |error: &dyn std::error::Error| chain(error);
-    let stream = local_socket::connect(socket).await.map_err(|error| text(&error))?;
+    let stream = net::connect_unix(socket).await.map_err(|error| text(&error))?;
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| text(&error))?;
     tokio::spawn(async move { drop(connection.await) });

@@ -44,7 +44,6 @@ pub mod usage_log; // what was used, kept until the ledger has it exactly once
 pub mod ingress; // host name -> a healthy replica, here or on another node
 mod identity; // the certificates and keys of this node and its ingress, on disk
 
-mod local_socket; // sockets here, however deep their folder is
 mod files; // small files of JSON
 mod signals; // the signals that ask us to end
 mod window; // rows and columns of our terminal

@@ -151,7 +151,8 @@ const MEMORY_BYTES_MIN: u64 = 1 << 20;
 fn memory(text: &str) -> Result<u64, String> {
     match spec::parse_bytes(text).map_err(|error| error.to_string())? {
         0..MEMORY_BYTES_MIN => {
-            Err(format!("use {} or more, as in 64m", spec::print_bytes(MEMORY_BYTES_MIN)))
+            let least = spec::print_bytes(MEMORY_BYTES_MIN);
+            Err(format!("a task always has a limit: use {least} or more, as in 64m"))
         }
         bytes => Ok(bytes),
     }

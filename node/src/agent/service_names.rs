@@ -21,10 +21,7 @@ use spec::{
 };
 use tokio::{io::AsyncWriteExt as _, net::UnixStream, time::timeout};
 
-use crate::{
-    ingress::{IngressFolder, inside_preface, named_inside, socket_name},
-    local_socket,
-};
+use crate::ingress::{IngressFolder, inside_preface, named_inside, socket_name};
 
 /// The port of every name inside.
 const PORT: u16 = 80;
@@ -144,7 +141,7 @@ impl Services for ServiceNames {
 }
 
 async fn connect(path: &std::path::Path) -> io::Result<UnixStream> {
-    match timeout(CONNECT_TIME_MAX, local_socket::connect(path)).await {
+    match timeout(CONNECT_TIME_MAX, net::connect_unix(path)).await {
         Ok(connected) => connected,
         Err(_) => Err(io::ErrorKind::TimedOut.into()),
     }

@@ -31,7 +31,6 @@ use super::{
     shared::{self, SharedConnections, SharedStream},
     table::{Replica, Target},
 };
-use crate::local_socket;
 
 pub(super) struct Upstream {
     shared: SharedConnections,
@@ -99,7 +98,7 @@ impl Upstream {
     /// not dialled, and no name is looked up.
     async fn connect(&self, target: &Target, addresses: &AddressRules) -> io::Result<Connection> {
         match target {
-            Target::Local(path) => Ok(Connection::new(local_socket::connect(path).await?)),
+            Target::Local(path) => Ok(Connection::new(net::connect_unix(path).await?)),
             Target::Peer { node, address } => {
                 let stream = self.dial(node, *address, addresses, Protocol::Http).await?;
                 Ok(Connection::new(stream))
@@ -114,7 +113,7 @@ impl Upstream {
         addresses: &AddressRules,
     ) -> io::Result<shared::Sender> {
         match target {
-            Target::Local(path) => shared::open(local_socket::connect(path).await?).await,
+            Target::Local(path) => shared::open(net::connect_unix(path).await?).await,
             Target::Peer { node, address } => {
                 let stream = self.dial(node, *address, addresses, Protocol::Http2).await?;
                 shared::open(stream).await
@@ -127,7 +126,7 @@ impl Upstream {
     pub async fn answers(&self, probed: &Probed, addresses: &AddressRules) -> io::Result<Answer> {
         match &probed.target {
             Target::Local(path) => {
-                let mut stream = local_socket::connect(path).await?;
+                let mut stream = net::connect_unix(path).await?;
                 stream.write_all(probed.question()).await?;
                 stream.read_u8().await?;
                 Ok(Answer::Answers)
