@@ -12,8 +12,9 @@ pub(super) const HEARTBEAT_TIME_MAX: Duration = Duration::from_secs(2);
 /// is there within twelve seconds, or its tasks are replaced.
 pub(super) const HEARTBEAT_AT_END: Duration = Duration::from_secs(3);
 /// After its route has gone requests may still be on their way to a task: the ingress of this node
-/// looks at its table every 25 milliseconds, and those of others are told within a poll.
-pub(super) const ROUTES_TIME_MAX: Duration = Duration::from_millis(200);
+/// looks at its table every 25 milliseconds, and those of others are told within a poll, which
+/// takes some 200 milliseconds on machines that are busy.
+pub(super) const ROUTES_TIME_MAX: Duration = Duration::from_millis(500);
 /// Changes within so little time go into one report.
 pub(super) const GATHER_FOR: Duration = Duration::from_millis(10);
 /// Between two looks at which services requests wait for: a twentieth of what a program takes to

@@ -22,7 +22,7 @@ use super::{
         WATCHED_AFTER,
     },
     logged_body::{LoggedBody, Pending},
-    request_body::{ReplicaClock, RequestBody},
+    request_body::{BodyCopy, ReplicaClock, RequestBody},
     response_body::{Idle, InFlight, Relayed, ResponseBody},
     routes::{Arrival, Number, Routes, Wanted},
     sticky,
@@ -74,6 +74,8 @@ struct Sent {
     service: Arc<Service>,
     head: request::Parts,
     body: RequestBody,
+    /// Of the body that was sent last, where that was to another ingress.
+    copy: Option<BodyCopy>,
     upgrade: Option<Upgrade>,
     /// It has no body, so that it can be sent once more…
     is_bare: bool,
@@ -84,6 +86,13 @@ struct Sent {
 }
 
 impl Sent {
+    /// Whether it is whole again, or still, though it was sent to another ingress.
+    fn is_whole(&mut self) -> bool {
+        let copied = self.copy.take().and_then(|copy| copy.body());
+        let is_copied = copied.map(|body| self.body = body).is_some();
+        self.is_bare || is_copied
+    }
+
     /// Whether it can be sent again, though it may have been carried out.
     fn is_repeatable(&self) -> bool {
         self.is_bare && self.is_idempotent
@@ -229,7 +238,7 @@ impl Forwarder {
             if service.settings.https && sender.scheme == Scheme::Http {
                 return Ok(Prepared::Answered(head::to_https(&request)?));
             }
-            check_rate(&service, sender)?;
+            service.check_rate(sender.address)?;
         }
         let (mut head, body) = request.into_parts();
         let upgrade = Upgrade::asked(&head, &body, &service)?;
@@ -252,6 +261,7 @@ impl Forwarder {
             stays: is_sticky.then_some(sender.scheme == Scheme::Https),
             head,
             body,
+            copy: None,
             upgrade,
         })))
     }
@@ -323,7 +333,7 @@ impl Forwarder {
         let mut why;
         loop {
             let times = self.times_of(&sent.service);
-            if sent.service.is_asleep() && !matches!(arrival, Arrival::Peer(..)) {
+            if sent.service.is_asleep() && !arrival.is_peer() {
                 Box::pin(self.wake(sent, arrival, times.response)).await?;
                 deadline = Instant::now() + REPLACEMENT_TIME_MAX;
             }
@@ -347,8 +357,8 @@ impl Forwarder {
                 match attempt {
                     Attempt::Answered(response) => {
                         let said = self.hear(replica, &response, outcome);
-                        if said.unsent && sent.is_bare {
-                            why = GatewayError::no_replica(host);
+                        if said.unsent && sent.is_whole() {
+                            why = GatewayError::no_replica(&sent.aim.host);
                             continue;
                         }
                         let upgrade = sent.upgrade.take();
@@ -375,7 +385,7 @@ impl Forwarder {
                     }
                 }
             }
-            if Instant::now() >= deadline {
+            if Instant::now() >= deadline || arrival.is_peer() && sent.body.is_small() {
                 return Err(why);
             }
             sleep(RETRY_EVERY).await;
@@ -443,6 +453,7 @@ impl Forwarder {
         match &replica.target {
             Target::Local(_) => sent.head.headers.remove(HOP),
             Target::Peer { .. } => {
+                sent.copy = sent.body.copied();
                 let hop = HeaderValue::from_str(&replica.name);
                 sent.head.headers.insert(HOP, hop.expect("a name is hex digits"))
             }
@@ -567,14 +578,6 @@ async fn wait<T>(
             Err(_) => {}
         }
     }
-}
-
-fn check_rate(service: &Service, sender: &Sender) -> Result<(), GatewayError> {
-    let Some(limiter) = &service.limiter else { return Ok(()) };
-    limiter.take(sender.address, std::time::Instant::now()).map_err(|after| {
-        let each = limiter.limit().requests_per_second;
-        GatewayError::too_many(format!("a client may make {each} requests a second here"), after)
-    })
 }
 
 /// A response on its way back, or the connection that the replica has agreed to upgrade.

@@ -117,6 +117,9 @@ pub(super) const WAITING_PER_SERVICE_MAX: u32 = 256;
 pub(super) const WAITING_TOLD_EVERY: Duration = Duration::from_millis(50);
 /// Of the file with these: each service is some 100 bytes.
 pub(super) const WAITING_BYTES_MAX: u64 = 1 << 20;
+/// A body that is sent to the ingress of another node is kept until that has answered, where it has
+/// no more than this: forms and calls of APIs, and some 40 MB where every connection has one.
+pub(super) const COPIED_BYTES_MAX: usize = 4 << 10;
 /// Upgraded connections of one service at one time, WebSockets above all: with two descriptors each
 /// two services leave enough for the requests of others.
 pub(super) const UPGRADES_PER_SERVICE_MAX: usize = 4096;

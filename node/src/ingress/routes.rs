@@ -34,6 +34,10 @@ pub(super) enum Arrival {
 }
 
 impl Arrival {
+    pub fn is_peer(&self) -> bool {
+        matches!(self, Self::Peer(..))
+    }
+
     /// Whether what the request says of its client and proxies is a claim of the sender's, and no
     /// more.
     pub fn hides_the_client(&self) -> bool {

@@ -1,13 +1,13 @@
 use std::{
     cell::RefCell,
     collections::{BTreeMap, HashMap},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize},
     },
-    time::SystemTime,
+    time::{Instant, SystemTime},
 };
 
 use runtime::AddressRules;
@@ -20,6 +20,7 @@ use tokio::sync::Semaphore;
 use super::{
     answering::Answering,
     counts::Counts,
+    error::GatewayError,
     folder::{Shared, socket_name},
     limits::UPGRADES_PER_SERVICE_MAX,
     pool::Pool,
@@ -278,6 +279,16 @@ impl Service {
             Some(percent) if replica.newest => percent > 0,
             Some(percent) => percent < 100,
         }
+    }
+
+    /// Takes one request of a client.
+    pub fn check_rate(&self, client: IpAddr) -> Result<(), GatewayError> {
+        let Some(limiter) = &self.limiter else { return Ok(()) };
+        limiter.take(client, Instant::now()).map_err(|after| {
+            let each = limiter.limit().requests_per_second;
+            let text = format!("a client may make {each} requests a second here");
+            GatewayError::too_many(text, after)
+        })
     }
 
     /// Whether it has no replica until a request comes.

@@ -1,6 +1,7 @@
 //! Replicas and nodes that take connections and answer nothing, on another node than the client's.
 
 use super::*;
+use crate::ingress::limits::COPIED_BYTES_MAX;
 
 /// As in production, where a response may take longer than a frozen replica is waited for.
 fn patient() -> Limits {
@@ -108,18 +109,27 @@ async fn a_post_at_a_frozen_replica_of_another_node_is_sent_once_and_told_once()
 }
 
 #[tokio::test]
-async fn a_request_without_a_body_that_reached_no_replica_goes_to_another() {
+async fn a_request_that_reached_no_replica_goes_to_another_with_its_small_body() {
     let ca = Ca::new();
     let (here, there) = two_nodes(&ca, &[backend("n2", "gone"), backend("n1", "a")]).await;
     drop(there.socket("gone"));
     let (_a, asked) = here.counting_replica("a");
     here.get_until(StatusCode::OK).await;
     asked.store(0, Ordering::SeqCst);
-    for _ in 0..8 {
-        let (status, answer) = post(&here, "").await;
+    let largest = "x".repeat(COPIED_BYTES_MAX);
+    for body in ["", "two", &largest].repeat(4) {
+        let (status, answer) = post(&here, body).await;
         assert_eq!(status, StatusCode::OK, "{answer}");
+        assert!(answer.contains(&format!("a: POST / {} ", body.len())), "{answer}");
     }
-    assert_eq!(asked.load(Ordering::SeqCst), 8);
+    assert_eq!(asked.load(Ordering::SeqCst), 12);
+    // A larger one is not kept: it is answered, or told that it may come again.
+    let larger = "x".repeat(COPIED_BYTES_MAX + 1);
+    for _ in 0..4 {
+        let (status, answer) = post(&here, &larger).await;
+        let is_told = status == StatusCode::SERVICE_UNAVAILABLE && answer.contains("retry-after");
+        assert!(status == StatusCode::OK || is_told, "{answer}");
+    }
 }
 
 #[tokio::test]
