@@ -40,6 +40,10 @@ pub(crate) fn native(broker: runtime::Broker) -> NativeEngine {
 struct NativeConnector(runtime::Broker);
 
 impl Connector for NativeConnector {
+    fn local_ports(&self) -> Vec<u16> {
+        self.0.local_ports()
+    }
+
     fn connect<'a>(
         &'a self,
         grants: &'a [OutboundGrant],

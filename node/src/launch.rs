@@ -448,6 +448,7 @@ impl Launch {
                 false => RootAccess::Writable,
             },
             owner: folder.record().origin.owner().to_owned(),
+            local_ports: Vec::new(), // its engine knows them
         }
     }
 }

@@ -37,7 +37,7 @@ mod limits; // every limit, with its reason
 
 pub use {
     assignment::{Assignment, WasmProgram, World},
-    broker::{AddressRules, Broker, NotConnected, SERVICES_DOMAIN, Services},
+    broker::{AddressRules, Broker, LocalPorts, NotConnected, SERVICES_DOMAIN, Services},
     error::Error,
     prepare::{Facts, LayerBlob, Preparation, Prepared, Program, prepare},
     seal::Key,

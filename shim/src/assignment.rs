@@ -23,6 +23,8 @@ pub struct NativeProgram {
     pub root: RootAccess,
     /// Whose it is: those of two owners never have the same users.
     pub owner: String,
+    /// Ports of the other containers of its task, which it reaches on its own loopback.
+    pub local_ports: Vec<u16>,
 }
 
 pub type Assignment = engine::Assignment<NativeProgram>;
@@ -37,6 +39,7 @@ pub(crate) fn split(assignment: Assignment) -> (ShimMessage, Vec<OwnedFd>) {
         settings: program.settings,
         root: program.root,
         owner: program.owner,
+        local_ports: program.local_ports,
     })
 }
 
@@ -53,6 +56,7 @@ pub(crate) fn join(message: ShimMessage, fds: Vec<OwnedFd>) -> Result<Assignment
             settings: program.settings,
             root: program.root,
             owner: program.owner,
+            local_ports: program.local_ports,
         })
     });
     joined.map_err(Error::io("take the assignment"))

@@ -29,7 +29,7 @@ impl NativeEngine {
     }
 
     fn connects(&self, task: &Task, grants: Vec<OutboundGrant>) -> Result<(), Error> {
-        match grants.is_empty() {
+        match grants.is_empty() && self.connector.local_ports().is_empty() {
             true => Ok(()),
             false => keep_connecting(task.clone(), grants, self.connector.clone()),
         }
@@ -39,8 +39,9 @@ impl NativeEngine {
 impl Engine for NativeEngine {
     type Program = NativeProgram;
 
-    async fn start(&self, assignment: Assignment) -> Result<Box<dyn Container>, StartError> {
+    async fn start(&self, mut assignment: Assignment) -> Result<Box<dyn Container>, StartError> {
         let engine = self.clone();
+        assignment.program.local_ports = engine.connector.local_ports();
         let spawned = spawn_blocking(move || {
             let grants = assignment.grants.outbound.clone();
             let (task, shim) = Task::spawn_under(&engine.exe, assignment)?;

@@ -33,6 +33,7 @@ pub(crate) struct ProgramMessage {
     pub settings: Settings,
     pub root: RootAccess,
     pub owner: String,
+    pub local_ports: Vec<u16>,
 }
 
 pub(crate) type ShimMessage = AssignmentMessage<ProgramMessage>;

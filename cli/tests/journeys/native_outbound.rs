@@ -146,3 +146,50 @@ fn a_linux_image_calls_a_service_by_its_name_also_after_the_agent_was_replaced()
     up.end();
     stage.is_empty();
 }
+
+#[test]
+fn containers_of_a_task_reach_each_other_at_the_loopback_address() {
+    if !native::ready() {
+        return;
+    }
+    let stage = Stage::new();
+    let up = Up::start(&stage);
+    serve_cats(&stage, &up, 1);
+    native::build(&stage, "busybox-cats:native", "");
+    let image = format!("{}/me/pair:v1", up.registry);
+    stage.margay(["tag", "busybox-cats:native", &image]).ok();
+    stage.margay(["push", &image]).ok();
+    // A Linux server beside a Wasm one, and a container that asks both.
+    let file = stage.write(
+        "pair.toml",
+        "family = \"pair\"\n\
+         [[containers]]\nname = \"server\"\nimage = \"pair:v1\"\n\
+         command = [\"/bin/busybox\", \"httpd\", \"-f\", \"-p\", \"6379\", \"-h\", \"/srv/www\"]\n\
+         ports = [{ container_port = 6379, protocol = \"tcp\" }]\n\
+         [[containers]]\nname = \"cats\"\nimage = \"cats:v1\"\nports = [{ container_port = 80 }]\n\
+         [[containers]]\nname = \"caller\"\nimage = \"pair:v1\"\n\
+         command = [\"/bin/busybox\", \"sleep\", \"1000\"]\n",
+    );
+    let file = file.display().to_string();
+    let same = std::fs::read_to_string(&file).expect("it was written").replace("6379", "80");
+    let same = stage.write("same.toml", same).display().to_string();
+    let err = stage.margay(["task", "register", &same]).fails(1);
+    assert!(err.contains("containers `server` and `cats` both have port 80"), "{err}");
+    let id = stage.margay(["task", "register", &file]).ok();
+    let task = ["task", "run", id.trim(), "--cluster", "allthecats"];
+    let task = stage.margay(task).ok().trim().to_owned();
+    let fetch = |port: u16| {
+        let url = format!("http://127.0.0.1:{port}/");
+        let command = ["/bin/busybox", "wget", "-q", "-O", "-", &url];
+        let caller = format!("{task}.caller");
+        stage.margay([&["exec", &caller], &command[..]].concat())
+    };
+    for port in [6379, 80] {
+        eventually(&format!("port {port} of the task is reached"), || {
+            fetch(port).out.contains("<html").then_some(())
+        });
+    }
+    assert_ne!(fetch(81).code, 0);
+    up.end();
+    stage.is_empty();
+}

@@ -175,7 +175,7 @@ impl TaskContainer {
             return None;
         }
         self.report.count_from(self.status.usage.unwrap_or_default());
-        let broker = self.host.broker.of(self.task.tenant.as_str());
+        let broker = self.host.broker_of(&self.task, &self.definition);
         let owner = self.task.tenant.as_str();
         let adopted = engines::adopt(kind, folder.path(), owner, grants, broker).await;
         if !matches!(adopted, Adopted::Running(..))
@@ -586,7 +586,7 @@ impl TaskContainer {
                 &folder,
                 &self.listeners,
                 Stdio::default(),
-                &self.host.broker,
+                &self.host.broker_of(&self.task, &self.definition),
                 spare,
             )
             .await

@@ -5,7 +5,10 @@ use std::{
 };
 
 use net::{KeyedPermit, KeyedSemaphore};
-use spec::{NodeId, Tenant, Usage, wire::WaitingRequests};
+use spec::{
+    ContainerDefinition, NodeId, Tenant, Usage,
+    wire::{DesiredTask, WaitingRequests},
+};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use super::{
@@ -15,7 +18,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     home::Home,
-    ingress::IngressFolder,
+    ingress::{IngressFolder, socket_name},
     tasks::now,
     usage_log::UsageLog,
 };
@@ -123,6 +126,23 @@ impl Host {
             *waiting = fresh;
             self.changed.notify_one();
         }
+    }
+
+    /// The broker of one container, which reaches the ports of the others of its task as its own.
+    pub fn broker_of(
+        &self,
+        task: &DesiredTask,
+        definition: &ContainerDefinition,
+    ) -> runtime::Broker {
+        let own = |port: u16| definition.ports.iter().any(|own| own.container_port == port);
+        let others = task.definition.containers.iter();
+        let others = others.filter(|other| other.name != definition.name);
+        let ports = others.flat_map(|other| &other.ports).map(|port| port.container_port);
+        let local = ports.filter(|port| !own(*port)).map(|port| {
+            let name = socket_name(&task.tenant, &task.id, port);
+            (port, self.ingress.sockets().join(name))
+        });
+        self.broker.of(task.tenant.as_str()).with_local_ports(local.collect())
     }
 
     /// Takes the tokens that came with a desired set. Those of before are of no use any more.

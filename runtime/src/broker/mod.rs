@@ -7,6 +7,7 @@ mod learned; // what was connected to, for a role that grants no more
 mod own_addresses; // the addresses of this machine
 mod services; // names inside the platform
 mod native; // connections of programs that speak for themselves
+mod local; // ports of the other containers of a task
 mod addresses; // which addresses may be connected to, with two keys for internal ones
 
 use std::{
@@ -35,6 +36,7 @@ use learned::Learned;
 use outbound::{Allowed, line_for};
 
 pub use addresses::AddressRules;
+pub use local::LocalPorts;
 pub(crate) use outbound::decide;
 pub use services::{DOMAIN as SERVICES_DOMAIN, NotConnected, Services};
 
@@ -46,6 +48,8 @@ pub struct Broker {
     tenant: Arc<Permits>,
     tenants: Arc<Mutex<HashMap<String, Weak<Permits>>>>,
     time_max: Duration,
+    /// What a container reaches on its own loopback.
+    local: LocalPorts,
     services: Option<Arc<dyn Services>>,
     learned: Option<Learned>,
     /// Whose guests it connects.
@@ -82,6 +86,7 @@ impl Broker {
             tenants: Arc::default(),
             time_max: CONNECT_TIME_MAX,
             services: None,
+            local: LocalPorts::default(),
             learned: None,
             owner: spec::OPERATOR.into(),
         }
@@ -103,6 +108,12 @@ impl Broker {
     /// The lines that grant what its guests were connected to, where it learns.
     pub fn learned(&self) -> Option<Vec<String>> {
         self.learned.as_ref().map(Learned::lines)
+    }
+
+    /// The same broker for one container, which reaches ports of the others of its task as its own.
+    #[must_use]
+    pub fn with_local_ports(self, local: LocalPorts) -> Self {
+        Self { local, ..self }
     }
 
     /// The same broker for the workers of `tenant`, which share one part of what may be under way:
@@ -128,6 +139,9 @@ impl Broker {
             (Err(Refusal::Denied { .. }), Some(_)) => Allowed { private: false },
             (decided, _) => decided?,
         };
+        if let Some(path) = self.local.path(target) {
+            return local::connect(path, target).await;
+        }
         let connected = async {
             // In this order: a tenant that waits for its own share holds nothing of the others'.
             let _tenant = permit(&self.tenant.connecting).await?;

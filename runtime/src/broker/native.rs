@@ -4,13 +4,18 @@ use std::os::fd::OwnedFd;
 
 use spec::OutboundGrant;
 
-use super::{Broker, decide};
+use super::{Broker, decide, local};
 use crate::{
     denied,
     frame::{Refusal, SchemeName, Target},
 };
 
 impl Broker {
+    /// The ports of the others of its task that a container reaches.
+    pub fn local_ports(&self) -> Vec<u16> {
+        self.local.numbers()
+    }
+
     /// A connection to a host and port that some grant names, over which the program speaks what
     /// it likes.
     ///
@@ -26,6 +31,10 @@ impl Broker {
         let schemes = [SchemeName::Http, SchemeName::Https].map(target);
         let granted = schemes.iter().find(|target| decide(grants, target).is_ok());
         let target = granted.unwrap_or(&schemes[0]);
+        if let Some(path) = self.local.path(target) {
+            // Without a line: they are one task.
+            return local::connect(path, target).await.map_err(|refusal| said(&refusal, target));
+        }
         self.connect(grants, target).await.map_err(|refusal| said(&refusal, target))
     }
 }
@@ -47,6 +56,28 @@ fn said(refusal: &Refusal, Target { host, port, .. }: &Target) -> String {
 #[cfg(test)]
 mod tests {
     use super::{super::outbound::tests::grants, *};
+
+    #[tokio::test]
+    async fn ports_of_the_same_task_are_reached_at_the_loopback_address_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cache.sock");
+        let _listener = tokio::net::UnixListener::bind(&path).unwrap();
+        let ports = [(6379, path), (6380, folder.path().join("absent.sock"))];
+        let broker = Broker::default().with_local_ports(ports.into_iter().collect());
+        assert_eq!(broker.local_ports(), [6379, 6380]);
+        for (host, port, want) in [
+            ("127.0.0.1", 6379, ""),
+            ("::1", 6379, ""),
+            ("127.0.0.1", 6380, "port 6380 is not up"),
+            ("127.0.0.1", 6381, "denied net.out:http://127.0.0.1:6381"),
+            ("10.0.0.1", 6379, "denied net.out:http://10.0.0.1:6379"),
+            ("example.com", 6379, "denied"),
+        ] {
+            let got = broker.connect_native(&[], host, port).await;
+            let said = got.map_or_else(|why| why, |_| String::new());
+            assert!(said.contains(want) && said.is_empty() == want.is_empty(), "{host}: {said}");
+        }
+    }
 
     #[tokio::test]
     async fn a_program_is_connected_by_any_scheme_and_told_what_is_missing() {

@@ -18,6 +18,9 @@ use crate::{
 
 /// Connects programs to hosts that they were granted, from outside of their networks.
 pub trait Connector: fmt::Debug + Send + Sync {
+    /// Ports of the other containers of its task, which the program reaches on its own loopback.
+    fn local_ports(&self) -> Vec<u16>;
+
     /// A connection to `host`, a name or an address, over which the program speaks what it likes.
     ///
     /// # Errors

@@ -179,11 +179,15 @@ impl<'a> Owner<'a> {
         let Created { pid, streams, terminal } = created;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(Error::io(starting("pidfd")))?;
         let processes = namespace(pid, "pid").map_err(Error::io(starting("its namespaces")))?;
-        let outbound = open_outbound(assignment, pid)?;
+        let mut outbound = open_outbound(assignment, pid)?;
         match enter_network(pid) {
             // It has ended already, and let go of its namespaces; nothing is relayed to it.
             Err(error) if begin == Begin::Now && error.kind() == io::ErrorKind::NotFound => {}
             entered => entered.map_err(Error::io(starting("its namespaces")))?,
+        }
+        if let Some(outbound) = &mut outbound {
+            let listening = outbound.listen_locally(&assignment.program.local_ports);
+            listening.map_err(Error::io(starting("ports of its task")))?;
         }
         let relay = Relay::new(std::mem::take(&mut assignment.listeners), outbound);
         let poller = Poller::new().map_err(Error::io(starting("epoll")))?;
@@ -495,6 +499,7 @@ fn limit_processes(settings: &Settings) -> io::Result<()> {
 fn begin(assignment: &Assignment) -> Begin {
     let is_alone = assignment.listeners.is_empty()
         && assignment.grants.outbound.is_empty()
+        && assignment.program.local_ports.is_empty()
         && assignment.stdio.terminal.is_none();
     match is_alone && assignment.program.root == RootAccess::Writable {
         true => Begin::Now,
@@ -505,7 +510,7 @@ fn begin(assignment: &Assignment) -> Begin {
 /// The way out, where any connection is granted. A kernel that offers none is named.
 fn open_outbound(assignment: &Assignment, pid: Pid) -> Result<Option<Outbound>, Error> {
     let grants = &assignment.grants.outbound;
-    if grants.is_empty() {
+    if grants.is_empty() && assignment.program.local_ports.is_empty() {
         return Ok(None);
     }
     let open = || Outbound::open(namespace(pid, "user")?, namespace(pid, "net")?, grants.clone());

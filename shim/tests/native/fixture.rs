@@ -167,6 +167,7 @@ pub fn plain(runtime: Runtime, folder: &Path, command: &[&str]) -> Assignment {
         log: Some(folder.join("log")),
         adoptable: true,
         program: NativeProgram {
+            local_ports: Vec::new(),
             config: ImageConfig::default(),
             layers: Vec::new(),
             runtime,

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use http::StatusCode;
 use spec::{
     Capability, Family, LaunchType, Protocol, TaskDefinition, TaskDefinitionId, Tenant, TenantQuota,
@@ -42,10 +44,30 @@ pub(crate) async fn register(call: Call) -> Result<Reply, ApiError> {
     let tenant = call.tenant()?;
     let runs = resolve(&call, tenant, &mut definition).await?;
     check_size(&definition)?;
+    check_ports(&definition)?;
     check_probes(&definition, &runs)?;
     check_protocols(&definition, &runs)?;
     check_native(&grants(&definition)?, &runs)?;
     create(&call, || next_revision(&call, &definition, &runs)).await
+}
+
+/// Containers of a task reach each other's ports at one address.
+fn check_ports(definition: &TaskDefinition) -> Result<(), ApiError> {
+    let mut seen = BTreeMap::new();
+    for container in &definition.containers {
+        for port in container.ports.iter().map(|port| port.container_port) {
+            let other = seen.insert(port, &container.name);
+            if let Some(other) = other.filter(|other| **other != container.name) {
+                let message =
+                    format!("containers `{other}` and `{}` both have port {port}", container.name);
+                return Err(ApiError::invalid(message).hint(
+                    "the containers of a task have one network: let one of them listen on another \
+                     port",
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A Wasm program has no socket of its own that could be looked for.

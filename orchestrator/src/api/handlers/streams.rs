@@ -159,7 +159,9 @@ fn container(call: &Call, record: &TaskRecord) -> Result<ContainerName, ApiError
             [only] => Ok((*only).clone()),
             _ => {
                 let message = format!("task `{}` has several containers", record.id());
-                Err(ApiError::invalid(message).hint(format!("name one; {}", listed())))
+                let first = names.first().map(ToString::to_string).unwrap_or_default();
+                let hint = format!("name one, as in {}.{first}; {}", record.id(), listed());
+                Err(ApiError::invalid(message).hint(hint))
             }
         },
         Some(text) => {

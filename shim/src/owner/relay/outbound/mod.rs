@@ -9,7 +9,7 @@ mod dns; // names, and the addresses that stand for them
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     io::{self, ErrorKind},
-    net::{IpAddr, TcpListener, UdpSocket},
+    net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket},
     os::fd::{AsFd, OwnedFd},
     time::{Duration, Instant},
 };
@@ -35,9 +35,9 @@ use crate::{
 /// The connections that a container opens.
 pub(crate) struct Outbound {
     grants: Vec<OutboundGrant>,
-    /// With their ports.
-    listeners: Vec<(TcpListener, u16)>,
-    resolver: UdpSocket,
+    listeners: Vec<Listener>,
+    /// Where anything is granted.
+    resolver: Option<UdpSocket>,
     names: Names,
     /// The supervisor that connects.
     broker: Option<OwnedFd>,
@@ -49,6 +49,14 @@ pub(crate) struct Outbound {
     /// What was said already.
     told: BTreeSet<String>,
     news: Vec<String>,
+}
+
+/// Where connections of the program come in.
+struct Listener {
+    socket: TcpListener,
+    port: u16,
+    /// Whether it is the port of another container of the task, on the program's own loopback.
+    is_local: bool,
 }
 
 /// One connection, and its counterpart outside.
@@ -70,7 +78,7 @@ const CONNECTION_EVENTS: EventFlags =
 
 impl Outbound {
     /// Makes the way out of the network namespace `network`, which belongs to the user namespace
-    /// `user`.
+    /// `user`, where anything is granted.
     pub(crate) fn open(
         user: impl AsFd,
         network: impl AsFd,
@@ -78,11 +86,17 @@ impl Outbound {
     ) -> io::Result<Self> {
         let ports: BTreeSet<u16> = grants.iter().map(|grant| grant.port).collect();
         let ports: Vec<u16> = ports.into_iter().collect();
-        let Gateway { listeners, names } = Gateway::open(user, network, &ports)?;
+        let gateway = match ports.is_empty() {
+            true => None,
+            false => Some(Gateway::open(user, network, &ports)?),
+        };
+        let (listeners, resolver) = gateway.map(|it| (it.listeners, it.names)).unzip();
+        let listeners = listeners.into_iter().flatten().zip(ports);
+        let listeners = listeners.map(|(socket, port)| Listener { socket, port, is_local: false });
         Ok(Self {
             grants,
-            listeners: listeners.into_iter().zip(ports).collect(),
-            resolver: names,
+            listeners: listeners.collect(),
+            resolver,
             names: Names::default(),
             broker: None,
             connections: HashMap::new(),
@@ -95,14 +109,25 @@ impl Outbound {
         })
     }
 
+    /// Listens on ports of the other containers of the task. This process is in the container's
+    /// network namespace by now.
+    pub(crate) fn listen_locally(&mut self, ports: &[u16]) -> io::Result<()> {
+        for port in ports {
+            let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, *port))?;
+            self.listeners.push(Listener { socket, port: *port, is_local: true });
+        }
+        Ok(())
+    }
+
     /// Begins to accept and to answer.
     pub fn watch(&self, poller: &Poller) -> io::Result<()> {
-        for (index, (listener, _)) in self.listeners.iter().enumerate() {
-            listener.set_nonblocking(true)?;
-            poller.add(listener, Token::Outbound(index as u32), EventFlags::IN)?;
+        for (index, Listener { socket, .. }) in self.listeners.iter().enumerate() {
+            socket.set_nonblocking(true)?;
+            poller.add(socket, Token::Outbound(index as u32), EventFlags::IN)?;
         }
-        self.resolver.set_nonblocking(true)?;
-        poller.add(&self.resolver, Token::Resolver, EventFlags::IN)
+        let Some(resolver) = &self.resolver else { return Ok(()) };
+        resolver.set_nonblocking(true)?;
+        poller.add(resolver, Token::Resolver, EventFlags::IN)
     }
 
     /// Takes a supervisor that connects from now on, in the place of the one before.
@@ -151,12 +176,14 @@ impl Outbound {
     pub fn resolve(&mut self) {
         let mut buffer = [0; NAME_MESSAGE_BYTES_MAX];
         for _ in 0..DATAGRAM_ROUNDS_MAX {
-            let Ok((length, from)) = self.resolver.recv_from(&mut buffer) else { return };
+            let received = self.resolver.as_ref().map(|resolver| resolver.recv_from(&mut buffer));
+            let Some(Ok((length, from))) = received else { return };
             let message = &buffer[..length];
             let Some(question) = Question::read(message) else { continue };
             let answer = self.answer(&question);
             // One that is lost is asked for again.
-            let _ = self.resolver.send_to(&question.answered(message, answer), from);
+            let response = question.answered(message, answer);
+            let _ = self.resolver.as_ref().map(|resolver| resolver.send_to(&response, from));
         }
     }
 
@@ -177,7 +204,7 @@ impl Outbound {
     /// Accepts what waits at the listener `index`.
     pub fn accept(&mut self, poller: &Poller, index: u32) {
         for _ in 0..ACCEPTS_MAX {
-            let Some((listener, port)) = self.listeners.get(index as usize) else { return };
+            let Some(listener) = self.listeners.get(index as usize) else { return };
             if self.connections.len() >= OUTBOUND_MAX {
                 self.tell(format!(
                     "margay: {OUTBOUND_MAX} connections to others are open, which is the most \
@@ -185,10 +212,10 @@ impl Outbound {
                 ));
                 return self.watch_listeners(poller, false);
             }
-            match listener.accept() {
+            match listener.socket.accept() {
                 Ok((program, _)) => {
-                    let port = *port;
-                    self.add(poller, ClientStream::Tcp(program), port);
+                    let (port, is_local) = (listener.port, listener.is_local);
+                    self.add(poller, ClientStream::Tcp(program), port, is_local);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if error.raw_os_error() == Some(Errno::MFILE.raw_os_error()) => {
@@ -199,14 +226,14 @@ impl Outbound {
         }
     }
 
-    fn add(&mut self, poller: &Poller, program: ClientStream, port: u16) {
+    fn add(&mut self, poller: &Poller, program: ClientStream, port: u16, is_local: bool) {
         let Some(IpAddr::V4(address)) = program.local_address() else { return };
         let (host, text) = match self.names.name(address) {
             Some(name) => (Host::Name(name.to_owned()), name.to_owned()),
             None => (Host::Address(address.into()), address.to_string()),
         };
         let mut granted = self.grants.iter().filter(|grant| grant.port == port);
-        if !granted.any(|grant| grant.host.includes(&host)) {
+        if !is_local && !granted.any(|grant| grant.host.includes(&host)) {
             self.deny(&format!("net.out:http://{text}:{port}"));
             return program.reset();
         }
@@ -320,10 +347,10 @@ impl Outbound {
     /// Accepts nothing more, and closes each connection once what the program sent is delivered.
     pub fn drain(&mut self, poller: &Poller) {
         self.draining = true;
-        for (listener, _) in &self.listeners {
-            poller.remove(listener);
+        for listener in &self.listeners {
+            poller.remove(&listener.socket);
         }
-        poller.remove(&self.resolver);
+        self.resolver.iter().for_each(|resolver| poller.remove(resolver));
         self.connections.retain(|_, connection| connection.remote.is_some());
         self.ready = self.connections.keys().copied().collect();
     }
@@ -358,8 +385,8 @@ impl Outbound {
     fn watch_listeners(&mut self, poller: &Poller, watch: bool) {
         self.paused = !watch;
         let interest = if watch { EventFlags::IN } else { EventFlags::empty() };
-        for (index, (listener, _)) in self.listeners.iter().enumerate() {
-            let _ = poller.change(listener, Token::Outbound(index as u32), interest);
+        for (index, listener) in self.listeners.iter().enumerate() {
+            let _ = poller.change(&listener.socket, Token::Outbound(index as u32), interest);
         }
     }
 }
