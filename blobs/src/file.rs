@@ -242,6 +242,10 @@ impl Staged for StagedFile {
         let path = self.store.path_for_new(digest)?;
         self.file.commit(&path, Survives::PowerLoss).map_err(Error::io("write", path))
     }
+
+    fn reader(&self) -> io::Result<Option<File>> {
+        self.file.file().try_clone().map(Some)
+    }
 }
 
 /// The blobs of one folder.

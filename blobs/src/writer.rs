@@ -1,5 +1,6 @@
 use std::{
     fmt,
+    fs::File,
     io::{self, Write},
 };
 
@@ -14,6 +15,15 @@ pub trait Staged: Write + Send {
     /// # Errors
     /// [`Error::Io`]; the blob is then not visible, unless only the durability of its name failed.
     fn publish(self: Box<Self>, digest: &Digest) -> Result<()>;
+
+    /// A file that has what was written so far, and gets what is written later; `None` from a store
+    /// that has no such file.
+    ///
+    /// # Errors
+    /// When the file cannot be opened once more.
+    fn reader(&self) -> io::Result<Option<File>> {
+        Ok(None)
+    }
 }
 
 /// A blob on its way into a store: hashed while it is written, and visible once a commit has
@@ -32,6 +42,15 @@ impl BlobWriter {
     /// How many bytes were written.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// A file in which the bytes can be read while they are written, where the store has one. They
+    /// are not verified before the commit has returned.
+    ///
+    /// # Errors
+    /// When the file cannot be opened once more.
+    pub fn reader(&self) -> io::Result<Option<File>> {
+        self.staged.reader()
     }
 
     /// Makes the blob durable, then visible. Returns its digest and its size.

@@ -49,9 +49,9 @@ pub enum Error {
     /// It does not exist, or the user may not read it.
     #[error("the registry at `{registry}` has no `{subject}`")]
     NotFound { registry: String, subject: String },
-    /// Too many wrong passwords or requests.
+    /// Too many wrong passwords or requests. `after` is when the registry wants the next.
     #[error("the registry at `{registry}` asks to wait: {message}")]
-    TooManyRequests { registry: String, message: String },
+    TooManyRequests { registry: String, message: String, after: Option<Duration> },
     /// Any other error response.
     #[error("the registry at `{registry}` refused {subject}: {message} ({})", .status.as_u16())]
     ErrorResponse { registry: String, subject: String, status: StatusCode, message: String },

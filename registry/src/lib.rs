@@ -49,11 +49,12 @@ pub use limits::Limits;
 pub use protocol::{
     Collected, DamagedBlob, Delivery, DeliveryOutcome, EventKind, Existing, Expired, Fault,
     FoundImage, FoundImages, ImageContents, ImageEntry, ImageInfo, ImageSearch, Immutable,
-    ImmutableInfo, ManifestInfo, NewWebhook, OrganisationInfo, PolicyCheck, PolicyInfo, QuotaInfo,
-    RateLimits, Repositories, RepositoryInfo, RepositoryPattern, Retained, Retention,
-    RetentionChange, RetentionInfo, RetentionRule, RobotCredential, RobotInfo, Role, SbomFormat,
-    Scrubbed, SignaturePolicy, Subject, Switch, TagInfo, TeamChange, TeamInfo, TeamName,
-    UploadInfo, Visibility, WebhookInfo, WebhookName, WebhookSecret,
+    ImmutableInfo, ManifestInfo, NewUpstream, NewWebhook, OrganisationInfo, PolicyCheck,
+    PolicyInfo, QuotaInfo, RateLimits, RegistryLogin, Repositories, RepositoryInfo,
+    RepositoryPattern, Retained, Retention, RetentionChange, RetentionInfo, RetentionRule,
+    RobotCredential, RobotInfo, Role, SbomFormat, Scrubbed, SignaturePolicy, Subject, Switch,
+    TagInfo, TeamChange, TeamInfo, TeamName, UploadInfo, UpstreamCounts, UpstreamFailure,
+    UpstreamInfo, Visibility, WebhookInfo, WebhookName, WebhookSecret,
 };
 pub use quota::{Exceeded, Quota, QuotaChange, QuotaResource};
 pub use repository::{Action, Repository};

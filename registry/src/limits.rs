@@ -25,7 +25,8 @@ pub struct Limits {
     /// How often retention rules are applied.
     pub retain_interval: Duration,
     /// How long a manifest must not have been pushed or pulled before retention deletes it or its
-    /// tags: a client may push an index of it later, or pull what it names.
+    /// tags, or it makes way for what an upstream sends: a client may push an index of it later, or
+    /// pull what it names.
     pub retain_grace: Duration,
     /// Connections at once: each may hold a page or some hundred kilobytes of a blob. More wait to
     /// be accepted.
@@ -284,6 +285,39 @@ pub(crate) const DELIVERY_PAUSE_MIN: Duration = Duration::from_secs(1);
 pub(crate) const DELIVERY_PAUSE_MAX: Duration = Duration::from_secs(600);
 /// How long an event is tried: a receiver that is down over night gets it.
 pub(crate) const EVENT_KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
+/// Upstreams, twice as many as ECR has pull-through rules: each pull looks at all of their names.
+pub(crate) const UPSTREAMS_MAX: usize = 100;
+/// Patterns of one of them, and the bytes of its definition: a key of Google as the password has
+/// 2,300.
+pub(crate) const UPSTREAM_PATTERNS_MAX: usize = 32;
+pub(crate) const UPSTREAM_BODY_BYTES_MAX: usize = 32 << 10;
+/// How long a tag can be taken for current.
+pub(crate) const UPSTREAM_TTL_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+/// Tags that are known to have been asked for, some 150 bytes each; of more those stay that were
+/// asked for so lately.
+pub(crate) const UPSTREAM_TAGS_KEPT: usize = 10_000;
+pub(crate) const UPSTREAM_TAG_TIME_KEPT: Duration = Duration::from_secs(60);
+/// How long an upstream may take for a manifest, and for saying whether a tag has moved, when what
+/// is kept could be served: a client waits for as long.
+pub(crate) const UPSTREAM_MANIFEST_TIME_MAX: Duration = Duration::from_secs(20);
+pub(crate) const UPSTREAM_RECHECK_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long an upstream may pause, and how often in a row a blob is asked for again where it broke
+/// off. Docker and containerd repeat a pull by themselves.
+pub(crate) const UPSTREAM_IDLE_TIME_MAX: Duration = Duration::from_secs(15);
+pub(crate) const UPSTREAM_RETRIES_MAX: u32 = 3;
+/// How long an upstream that did not answer is left alone: twice as long each time.
+pub(crate) const UPSTREAM_HOLD_MIN: Duration = Duration::from_secs(1);
+pub(crate) const UPSTREAM_HOLD_MAX: Duration = Duration::from_secs(60);
+/// The same for one that asks to wait and does not say how long, and the longest that it may say:
+/// the limits of Docker Hub are for six hours.
+pub(crate) const UPSTREAM_RATE_HOLD: Duration = Duration::from_secs(60);
+pub(crate) const UPSTREAM_RATE_HOLD_MAX: Duration = Duration::from_secs(6 * 3600);
+/// Blobs that are fetched at once, those of one upstream, which may stall, and those that wait.
+pub(crate) const UPSTREAM_FETCHES_MAX: usize = 64;
+pub(crate) const UPSTREAM_FETCHES_OF_ONE_MAX: usize = 32;
+pub(crate) const UPSTREAM_QUEUE: usize = 256;
+/// Manifests among which those are found that were not pulled for the longest time: 20 MB.
+pub(crate) const EVICTED_MANIFESTS_MAX: usize = 100_000;
 /// Bytes of a file with a key: those of cosign have seven hundred.
 pub(crate) const KEY_FILE_BYTES_MAX: usize = 16 << 10;
 /// What decrypting a key may take, of memory and work: cosign asks for 64 MiB.

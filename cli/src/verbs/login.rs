@@ -109,7 +109,7 @@ fn own_password(home: &Home, registry: &str, user: &str) -> anyhow::Result<Optio
     }
 }
 
-fn read_password(from: &mut dyn std::io::Read) -> anyhow::Result<String> {
+pub fn read_password(from: &mut dyn std::io::Read) -> anyhow::Result<String> {
     let mut text = String::new();
     from.take(PASSWORD_BYTES_MAX).read_to_string(&mut text).context("cannot read the password")?;
     let password = text.trim_end_matches(['\n', '\r']);

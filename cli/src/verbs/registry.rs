@@ -12,6 +12,7 @@ mod retention; // which tags and manifests stay
 mod rules; // switches and immutable tags
 mod signatures; // images that have to be signed
 mod webhooks; // which changes are told to which URLs
+mod upstreams; // registries whose images are fetched when they are pulled
 mod space; // what collection and its like have done, in words
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
@@ -97,6 +98,9 @@ enum Verb {
     /// Manage webhooks: which changes are told to which URLs
     #[command(subcommand)]
     Webhook(webhooks::Webhook),
+    /// Manage upstreams: registries whose images are fetched when they are pulled
+    #[command(subcommand)]
+    Upstream(upstreams::Upstream),
     /// Manage which images have to be signed before they are pulled
     #[command(subcommand)]
     Signature(signatures::Signature),
@@ -374,6 +378,7 @@ impl Verb {
             Self::Operator(verb) => return verb.run(&admin),
             Self::RateLimit(verb) => verb.run(&admin)?,
             Self::Webhook(verb) => verb.run(&admin)?,
+            Self::Upstream(verb) => verb.run(&admin)?,
             Self::Signature(verb) => verb.run(&admin)?,
             Self::Inspect(args) => args.run(&admin)?,
             Self::Search(args) => args.run(&admin)?,

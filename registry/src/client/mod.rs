@@ -21,9 +21,8 @@ use std::{fmt, sync::Arc};
 use blobs::BlobStore;
 use bytes::Bytes;
 use http::{Method, StatusCode};
-use spec::{Descriptor, NodeId, Reference};
+use spec::{Descriptor, Digest, NodeId, Reference};
 
-pub(crate) use outward::Outward;
 pub use {
     graph::Resolved,
     options::{Auth, ClientOptions, Reach},
@@ -32,11 +31,12 @@ pub use {
     signatures::Verification,
     transfer::{BlobSink, Event, Outcome, Progress, no_progress},
 };
+pub(crate) use {origin::Origin, outward::Outward};
 
 use crate::{Error, ProtocolFault, limits::ADMIN_ANSWER_BYTES_MAX, protocol::MACHINES};
 use {
     credentials::Credentials,
-    origin::{Origin, is_loopback, repository_of},
+    origin::{is_loopback, repository_of},
     repository::RemoteRepository,
     session::{Call, Context, Session, Target},
     transport::Transport,
@@ -105,6 +105,23 @@ impl Client {
     ) -> Result<Descriptor, Error> {
         let repository = self.repository(reference, "pull")?;
         pull::pull(&repository, &reference.target(), &sink, options).await
+    }
+
+    /// The digest of what the tag of `reference` points to, when the registry states it.
+    pub(crate) async fn digest(&self, reference: &Reference) -> Result<Option<Digest>, Error> {
+        self.repository(reference, "pull")?.digest(&reference.target()).await
+    }
+
+    /// Fetches one blob of the repository of `reference` into `sink`.
+    pub(crate) async fn pull_blob(
+        &self,
+        reference: &Reference,
+        blob: &Descriptor,
+        sink: Arc<dyn BlobSink>,
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        let repository = self.repository(reference, "pull")?;
+        pull::pull_blob(&repository, blob, &sink, progress).await
     }
 
     /// Brings the manifest or index `root` and all that it names from `source` to `reference`. Only

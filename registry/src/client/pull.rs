@@ -77,6 +77,16 @@ pub(super) async fn pull(
     Ok(descriptor)
 }
 
+/// Fetches one blob.
+pub(super) async fn pull_blob(
+    repository: &RemoteRepository<'_>,
+    blob: &Descriptor,
+    sink: &Arc<dyn BlobSink>,
+    progress: &Progress,
+) -> Result<(), Error> {
+    Download { repository, blob, progress }.run(sink).await
+}
+
 /// Reads manifests from `root` down.
 async fn read_graph(
     repository: &RemoteRepository<'_>,

@@ -12,6 +12,15 @@ use crate::{
     protocol::{DeclaredMediaType, TagList, encode_query},
 };
 
+/// What manifests a client takes.
+const ACCEPTED: [&str; 5] = [
+    MediaType::OCI_INDEX,
+    MediaType::OCI_MANIFEST,
+    MediaType::DOCKER_INDEX,
+    MediaType::DOCKER_MANIFEST,
+    "application/json;q=0.5",
+];
+
 /// A repository of a registry, with the right to do something in it.
 pub(super) struct RemoteRepository<'a> {
     pub session: Session<'a>,
@@ -33,15 +42,8 @@ impl RemoteRepository<'_> {
     /// The manifest or index that `target`, a tag or a digest, points to.
     pub async fn manifest(&self, target: &str) -> Result<Resolved, Error> {
         let subject = self.subject(target);
-        let accept = [
-            MediaType::OCI_INDEX,
-            MediaType::OCI_MANIFEST,
-            MediaType::DOCKER_INDEX,
-            MediaType::DOCKER_MANIFEST,
-            "application/json;q=0.5",
-        ];
         let call = Call::get(self.target(&format!("manifests/{target}")), &subject)
-            .header(header::ACCEPT, accept.join(", "));
+            .header(header::ACCEPT, ACCEPTED.join(", "));
         let response = self.session.follow(call).await?;
         let response = self.session.expect(&subject, response, &[StatusCode::OK]).await?;
         let headers = response.headers().clone();
@@ -61,6 +63,21 @@ impl RemoteRepository<'_> {
         let mut descriptor = Descriptor::of(MediaType::OCI_MANIFEST, &bytes);
         (descriptor.media_type, descriptor.digest) = (media_type, digest);
         Ok(Resolved { descriptor, bytes })
+    }
+
+    /// The digest of what `target` points to, when the registry states it. No byte of it is sent.
+    pub async fn digest(&self, target: &str) -> Result<Option<Digest>, Error> {
+        let subject = self.subject(target);
+        let call = Call::new(Method::HEAD, self.target(&format!("manifests/{target}")), &subject)
+            .header(header::ACCEPT, ACCEPTED.join(", "));
+        let response = self.session.call(call).await?;
+        match response.status().is_redirection() {
+            true => Ok(None),
+            false => {
+                let response = self.session.expect(&subject, response, &[StatusCode::OK]).await?;
+                Ok(announced_digest(response.headers()))
+            }
+        }
     }
 
     pub async fn put_manifest(&self, target: &str, manifest: &Resolved) -> Result<(), Error> {

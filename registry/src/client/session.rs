@@ -257,7 +257,7 @@ impl Session<'_> {
 
     /// The error that a response with an unexpected status means.
     pub async fn error(&self, subject: &str, response: Response<Incoming>) -> Error {
-        let status = response.status();
+        let (status, after) = (response.status(), retry_after(&response));
         let bytes = self.read(subject, response, ANSWER_BYTES_MAX).await.unwrap_or_default();
         let message = ErrorBody::first_message(&bytes);
         let message = message.map_or_else(|| status.to_string(), |text| printable(&text));
@@ -268,7 +268,7 @@ impl Session<'_> {
             }
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Error::Denied { registry, message },
             StatusCode::NOT_FOUND => Error::NotFound { registry, subject },
-            StatusCode::TOO_MANY_REQUESTS => Error::TooManyRequests { registry, message },
+            StatusCode::TOO_MANY_REQUESTS => Error::TooManyRequests { registry, message, after },
             status => Error::ErrorResponse { registry, subject, status, message },
         }
     }
@@ -303,16 +303,20 @@ impl Session<'_> {
     }
 }
 
-/// Text of a registry may appear on a terminal: without control characters, and only so much.
-/// How long a registry asks to wait before the request is sent again, when it does.
+/// How long a registry asks to wait before the request is sent again, when it is soon.
 fn wait_of(response: &Response<Incoming>) -> Option<Duration> {
+    retry_after(response).filter(|time| *time <= RATE_WAIT_MAX)
+}
+
+fn retry_after(response: &Response<Incoming>) -> Option<Duration> {
     if response.status() != StatusCode::TOO_MANY_REQUESTS {
         return None;
     }
     let seconds = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
-    Some(Duration::from_secs(seconds)).filter(|time| *time <= RATE_WAIT_MAX)
+    Some(Duration::from_secs(seconds))
 }
 
+/// Text of a registry may appear on a terminal: without control characters, and only so much.
 pub(super) fn printable(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(PRINTED_CHARS_MAX).collect()
 }

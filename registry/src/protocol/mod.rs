@@ -10,6 +10,7 @@ mod images; // what is in images, and which are looked for
 mod scan; // which software is in images
 mod signature; // which keys must have signed what
 mod webhook; // which changes are told to which URLs
+mod upstream; // registries whose images are fetched when they are pulled
 mod rates; // how many requests clients may send
 mod query; // percent-encoded parameters
 mod range; // which bytes of a blob or an upload
@@ -28,6 +29,7 @@ pub use rates::RateLimits;
 pub use retention::{Expired, Retained, Retention, RetentionChange, RetentionInfo, RetentionRule};
 pub use scan::SbomFormat;
 pub use signature::SignaturePolicy;
+pub use upstream::{NewUpstream, RegistryLogin, UpstreamCounts, UpstreamFailure, UpstreamInfo};
 pub use webhook::{
     Delivery, DeliveryOutcome, EventKind, NewWebhook, WebhookInfo, WebhookName, WebhookSecret,
 };
@@ -36,6 +38,7 @@ pub(crate) use {
     message::{
         ADMIN, ADMIN_SOCKET, ErrorBody, MACHINES, Page, PasswordBody, TagList, VisibilityBody,
     },
+    pattern::matches,
     policy::RolesBody,
     query::{Query, encode_query},
     range::{BlobRange, ChunkRange, UploadRange},

@@ -26,6 +26,7 @@ use super::{
     scans::ScanEndpoints,
     scrub::ScrubberHandle,
     signatures, snapshot,
+    upstreams::UpstreamEndpoints,
     webhooks::WebhookEndpoints,
 };
 use crate::{
@@ -61,6 +62,7 @@ pub(super) struct AdminApi {
     pub scrub_bytes_per_second: u64,
     pub passwords: Arc<Passwords>,
     pub webhooks: WebhookEndpoints,
+    pub upstreams: UpstreamEndpoints,
     pub images: ImageEndpoints,
     pub scans: ScanEndpoints,
     pub data_dir: PathBuf,
@@ -157,6 +159,10 @@ impl AdminApi {
         if let Some(rest) = path.strip_prefix("/admin/webhooks") {
             let name = rest.strip_prefix('/').unwrap_or_default();
             return self.webhooks.answer(administrator, method, name, body).await;
+        }
+        if let Some(rest) = path.strip_prefix("/admin/upstreams") {
+            let name = rest.strip_prefix('/').unwrap_or_default();
+            return self.upstreams.answer(method, name, body).await;
         }
         if let Some(rest) = path.strip_prefix("/admin/images") {
             let name = rest.strip_prefix('/').unwrap_or_default();
@@ -344,6 +350,7 @@ impl AdminApi {
         };
         self.storage.metadata.remove_rules(name, heir).await?;
         self.storage.metadata.forget_webhooks(name).await?;
+        self.storage.metadata.remove_upstream(name).await?;
         self.storage.metadata.forget_account(name, heir).await?;
         self.storage.metadata.remove_user(name).await?;
         self.storage.metadata.remove_organisation(name).await?;

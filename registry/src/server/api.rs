@@ -32,6 +32,7 @@ use super::{
     survey::Surveyor,
     token::TokenEndpoint,
     uploads::UploadEndpoints,
+    upstreams::PullThrough,
 };
 use crate::{
     Action, Limits,
@@ -60,6 +61,7 @@ pub(super) struct Api {
     uploads: UploadEndpoints,
     manifests: ManifestEndpoints,
     lists: ListEndpoints,
+    pull_through: Arc<PullThrough>,
     idle_time_max: Duration,
 }
 
@@ -68,7 +70,8 @@ impl Api {
         audit: Arc<AuditLog>,
         storage: Storage,
         authenticator: Authenticator,
-        (admin, observer, surveyor, scanner): (Arc<AdminApi>, Arc<Observer>, Surveyor, Scanner),
+        (admin, observer): (Arc<AdminApi>, Arc<Observer>),
+        (surveyor, scanner, pull_through): (Surveyor, Scanner, Arc<PullThrough>),
         limits: &Limits,
     ) -> Self {
         let (metadata, rates) = (storage.metadata.clone(), Arc::<RequestRates>::default());
@@ -81,8 +84,16 @@ impl Api {
                 metadata: metadata.clone(),
                 lifetime: limits.token_time,
             },
-            blobs: BlobEndpoints { storage: storage.clone() },
-            manifests: ManifestEndpoints { storage: storage.clone(), surveyor, scanner },
+            blobs: BlobEndpoints {
+                storage: storage.clone(),
+                pull_through: Arc::clone(&pull_through),
+            },
+            manifests: ManifestEndpoints {
+                storage: storage.clone(),
+                surveyor,
+                scanner,
+                pull_through: Arc::clone(&pull_through),
+            },
             uploads: UploadEndpoints {
                 storage: storage.clone(),
                 blob_bytes_max: limits.blob_bytes_max,
@@ -93,6 +104,7 @@ impl Api {
             admin,
             observer,
             rates,
+            pull_through,
             lists: ListEndpoints { metadata: metadata.clone() },
             metadata,
             idle_time_max: limits.idle_time_max,
@@ -107,10 +119,11 @@ impl Api {
         let (method, path) = (head.method.clone(), head.uri.path().to_owned());
         let mut body = RequestBody::new(body, self.idle_time_max);
         let mut audited = Audited::begin(&self.audit, from, &method, &path);
-        let route = Route::parse(&method, &path);
+        let query = Query::parse(head.uri.query().unwrap_or_default());
+        let route = Route::parse(&method, &path).map(|route| self.routed(route, &query));
         let mut observed = self.observer.begin(&head, from, route.as_ref().ok());
         let answered = match route {
-            Ok(route) => self.try_answer(head, route, &mut body, from, &mut audited).await,
+            Ok(route) => self.try_answer((head, query), route, &mut body, from, &mut audited).await,
             Err(error) => Err(error),
         };
         observed.by(audited.principal());
@@ -144,15 +157,25 @@ impl Api {
         }
     }
 
+    /// A client that pulls through this registry may say which one it means.
+    fn routed(&self, route: Route, query: &Query) -> Route {
+        match route {
+            Route::Repository(repository, endpoint) if endpoint.actions() == [Action::Pull] => {
+                let repository = self.pull_through.routed(repository, query.get("ns"));
+                Route::Repository(repository, endpoint)
+            }
+            route => route,
+        }
+    }
+
     async fn try_answer(
         &self,
-        head: Parts,
+        (head, query): (Parts, Query),
         route: Route,
         body: &mut RequestBody,
         from: Option<IpAddr>,
         audited: &mut Audited,
     ) -> Result<Response, ApiError> {
-        let query = Query::parse(head.uri.query().unwrap_or_default());
         match route {
             Route::Health => {
                 audited.is_routine();

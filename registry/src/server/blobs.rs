@@ -19,6 +19,7 @@ use super::{
     error::{ApiError, ErrorCode},
     response::{CONTENT_DIGEST, Response, ResponseBody, empty, full, with_headers},
     stored::{found_damaged, links_of, open_blob},
+    upstreams::PullThrough,
 };
 use crate::{
     Error, Repository, blocking,
@@ -30,6 +31,7 @@ use crate::{
 /// Reading and deleting blobs.
 pub(super) struct BlobEndpoints {
     pub storage: Storage,
+    pub pull_through: Arc<PullThrough>,
 }
 
 impl BlobEndpoints {
@@ -42,13 +44,14 @@ impl BlobEndpoints {
         request: &RepositoryRequest,
         digest: &Digest,
     ) -> Result<Response, ApiError> {
-        if !self.storage.unused.ask_for(&request.repository, digest)
-            || self.storage.metadata.is_damaged(digest)
-        {
-            return Err(ApiError::no_such_blob(digest));
-        }
-        let membership = self.storage.metadata.blob(&request.repository, digest).await?;
-        let size = membership.ok_or_else(|| ApiError::no_such_blob(digest))?.size;
+        let kept = self.kept(&request.repository, digest).await?;
+        let size = match kept {
+            Some(size) => size,
+            None => {
+                let size = self.pull_through.blob_size(&request.repository, digest).await?;
+                size.ok_or_else(|| ApiError::no_such_blob(digest))?
+            }
+        };
         let is_get = request.head.method == Method::GET;
         let range = match is_get {
             true => BlobRange::of(&request.head.headers, size),
@@ -65,46 +68,45 @@ impl BlobEndpoints {
             }
         };
         let contents = match is_get {
-            true => {
-                let files = request.head.extensions.get::<TakesFiles>().is_some();
-                match self.open(*digest, size, (start, length), files).await {
-                    Ok(contents) => contents,
-                    Err(error) => {
-                        found_damaged(&self.storage, digest, size, error).await?;
-                        return Err(ApiError::no_such_blob(digest));
-                    }
-                }
-            }
+            true => self.contents(request, digest, (kept.is_some(), size), (start, length)).await?,
             false => Contents::Stream(full(Bytes::new())),
         };
-        let (body, file) = match contents {
-            Contents::Stream(body) => (body, None),
-            Contents::File(file) => (full(Bytes::new()), Some(file)),
-        };
-        let name = digest.to_string();
-        let mut response = with_headers(
-            status,
-            body,
-            [
-                (CONTENT_DIGEST, &*name),
-                (header::CONTENT_LENGTH, &length.to_string()),
-                (header::CONTENT_TYPE, "application/octet-stream"),
-                (header::ACCEPT_RANGES, "bytes"),
-                // The bytes of a digest never change; access to them may.
-                (header::CACHE_CONTROL, "private, max-age=31536000, immutable"),
-                (header::ETAG, &format!("\"{name}\"")),
-            ],
-        );
-        if let Some(file) = file {
-            response.extensions_mut().insert(file);
+        Ok(answer(digest, status, contents, (start, length), size))
+    }
+
+    /// The size of a blob that the repository has and the registry vouches for.
+    async fn kept(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Option<u64>, ApiError> {
+        if !self.storage.unused.ask_for(repository, digest)
+            || self.storage.metadata.is_damaged(digest)
+        {
+            return Ok(None);
         }
-        if status == StatusCode::PARTIAL_CONTENT {
-            let range = format!("bytes {start}-{}/{size}", start + length - 1);
-            response
-                .headers_mut()
-                .extend(range.parse().map(|range| (header::CONTENT_RANGE, range)));
+        Ok(self.storage.metadata.blob(repository, digest).await?.map(|blob| blob.size))
+    }
+
+    /// `length` bytes from `start` on, from the disk or an upstream.
+    async fn contents(
+        &self,
+        request: &RepositoryRequest,
+        digest: &Digest,
+        (is_kept, size): (bool, u64),
+        (start, length): (u64, u64),
+    ) -> Result<Contents, ApiError> {
+        if is_kept {
+            let files = request.head.extensions.get::<TakesFiles>().is_some();
+            match self.open(*digest, size, (start, length), files).await {
+                Ok(contents) => return Ok(contents),
+                Err(error) => found_damaged(&self.storage, digest, size, error).await?,
+            }
         }
-        Ok(response)
+        // An upstream that has it heals what is damaged.
+        let repository = &request.repository;
+        let body = self.pull_through.blob(repository, digest, size, (start, length)).await?;
+        Ok(Contents::Stream(body))
     }
 
     /// `length` bytes from `start` on, for a client that takes a file, or not.
@@ -178,6 +180,41 @@ impl BlobEndpoints {
             false => Err(ApiError::no_such_blob(digest)),
         }
     }
+}
+
+fn answer(
+    digest: &Digest,
+    status: StatusCode,
+    contents: Contents,
+    (start, length): (u64, u64),
+    size: u64,
+) -> Response {
+    let (body, file) = match contents {
+        Contents::Stream(body) => (body, None),
+        Contents::File(file) => (full(Bytes::new()), Some(file)),
+    };
+    let name = digest.to_string();
+    let mut response = with_headers(
+        status,
+        body,
+        [
+            (CONTENT_DIGEST, &*name),
+            (header::CONTENT_LENGTH, &length.to_string()),
+            (header::CONTENT_TYPE, "application/octet-stream"),
+            (header::ACCEPT_RANGES, "bytes"),
+            // The bytes of a digest never change; access to them may.
+            (header::CACHE_CONTROL, "private, max-age=31536000, immutable"),
+            (header::ETAG, &format!("\"{name}\"")),
+        ],
+    );
+    if let Some(file) = file {
+        response.extensions_mut().insert(file);
+    }
+    if status == StatusCode::PARTIAL_CONTENT {
+        let range = format!("bytes {start}-{}/{size}", start + length - 1);
+        response.headers_mut().extend(range.parse().map(|range| (header::CONTENT_RANGE, range)));
+    }
+    response
 }
 
 /// What a blob is sent from.

@@ -1,4 +1,4 @@
-use std::{io::Write, sync::Arc, time::SystemTime};
+use std::{sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderName, Method, StatusCode, header};
@@ -7,17 +7,19 @@ use spec::{Digest, Reference, Timestamp};
 use super::{
     auth::RepositoryRequest,
     error::{ApiError, ErrorCode},
+    incoming::IncomingManifest,
     outline::Outline,
     request_body::RequestBody,
     response::{CONTENT_DIGEST, Response, empty, full, header_value, with_headers},
     route::Target,
     scanner::Scanner,
     signatures::check_pull,
-    stored::{found_damaged, heal, manifest_bytes},
+    stored::{found_damaged, manifest_bytes},
     survey::Surveyor,
+    upstreams::PullThrough,
 };
 use crate::{
-    Action, Error, Repository, blocking,
+    Action, Error, Repository,
     limits::{MANIFEST_BYTES_MAX, TAGS_PER_PUT_MAX},
     protocol::Switch,
     storage::{ManifestRecord, Storage},
@@ -31,6 +33,7 @@ pub(super) struct ManifestEndpoints {
     pub storage: Storage,
     pub surveyor: Surveyor,
     pub scanner: Scanner,
+    pub pull_through: Arc<PullThrough>,
 }
 
 impl ManifestEndpoints {
@@ -40,6 +43,7 @@ impl ManifestEndpoints {
         request: &RepositoryRequest,
         target: &Target,
     ) -> Result<Response, ApiError> {
+        self.pull_through.manifest(&request.repository, target).await?;
         let (digest, record) = self.find(&request.repository, target).await?;
         check_pull(&self.storage, request, &digest, &record).await?;
         let bytes = match request.head.method {
@@ -112,43 +116,22 @@ impl ManifestEndpoints {
         let repository = &request.repository;
         let tags = tags(request, target)?;
         let bytes = body.all(MANIFEST_BYTES_MAX as usize).await?;
-        let outline = Outline::parse(&bytes)?;
         let content_type = request.head.headers.get(header::CONTENT_TYPE);
-        let media_type = outline.media_type(content_type.and_then(|value| value.to_str().ok()))?;
-        outline.check(&media_type)?;
-        let digest = match target {
-            Target::Tag(_) => Digest::of(&bytes),
-            Target::Digest(expected) => match expected.algorithm().digest(&bytes) {
-                actual if actual == *expected => actual,
-                actual => return Err(ApiError::wrong_digest(expected, &actual)),
-            },
+        let content_type = content_type.and_then(|value| value.to_str().ok());
+        let expected = match target {
+            Target::Tag(_) => None,
+            Target::Digest(expected) => Some(expected),
         };
+        let manifest = IncomingManifest::parse(bytes, content_type, expected)?;
+        let (digest, subject) = (manifest.digest, manifest.outline.subject());
 
         let _adding = self.storage.unused.adding(&digest).await;
         let _shared = self.storage.locks.shared(repository).await;
         self.check_push(request, &digest).await?;
-        if !media_type.is_index() {
-            self.check_blobs(repository, &outline).await?;
+        if !manifest.media_type.is_index() {
+            self.check_blobs(repository, &manifest.outline).await?;
         }
-        let subject = outline.subject();
-        let record = ManifestRecord {
-            media_type,
-            size: bytes.len() as u64,
-            subject,
-            links: Some(outline.links()),
-            pushed: Some(Timestamp::of(SystemTime::now())),
-            pulled: None,
-        };
-        for named in outline.manifests().chain(subject.as_ref()) {
-            self.storage.pulls.ask_for(repository, named);
-        }
-        let referrer = outline.referrer(&digest, &record)?;
-        self.store(bytes, digest).await?;
-        heal(&self.storage, &digest).await?;
-        self.storage
-            .metadata
-            .put_manifest(repository, &digest, &record, (&tags, request.rights), referrer.as_ref())
-            .await?;
+        manifest.store(&self.storage, repository, (&tags, request.rights)).await?;
         self.surveyor.pushed(repository, &digest);
         self.scanner.pushed(repository, &digest);
         Ok(created(repository, &digest, subject.as_ref(), &tags))
@@ -200,22 +183,6 @@ impl ManifestEndpoints {
             }
         }
         Ok(())
-    }
-
-    /// Writes the bytes of a manifest where blobs are, as durably.
-    async fn store(&self, bytes: Bytes, digest: Digest) -> Result<(), Error> {
-        let blobs = Arc::clone(&self.storage.blobs);
-        blocking(move || {
-            let mut writer = blobs.writer(digest.algorithm())?;
-            writer.write_all(&bytes).map_err(|source| Error::File {
-                action: "write manifest",
-                path: digest.to_string().into(),
-                source,
-            })?;
-            writer.commit_as(&digest)?;
-            Ok(())
-        })
-        .await
     }
 
     /// `DELETE`: a tag, or a manifest with every tag that points to it.

@@ -17,7 +17,11 @@ use super::{
     response::{Response, full, with_headers},
     route::{Endpoint, Route},
 };
-use crate::{limits::METRIC_NAMES_MAX, protocol::Switch, storage::Storage};
+use crate::{
+    limits::METRIC_NAMES_MAX,
+    protocol::{Switch, UpstreamCounts},
+    storage::{Storage, Upstream},
+};
 
 /// The repository that stands for all beyond [`METRIC_NAMES_MAX`]: no name begins so.
 const OTHERS: &str = "_others";
@@ -185,6 +189,7 @@ impl Metrics {
         let lost = self.access_lines_lost.load(Ordering::Relaxed);
         let help = "Requests that the access log has no line for.";
         page.family("access_log_lost_total", "counter", help, one(lost));
+        upstreams(&storage.metadata.upstreams.all(), &mut page);
         let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
         Ok(with_headers(StatusCode::OK, full(page.0), content_type))
     }
@@ -222,6 +227,24 @@ impl Metrics {
             page.family(family, "counter", help, values);
         }
     }
+}
+
+fn upstreams(all: &[Arc<Upstream>], page: &mut Page) {
+    let (mut requests, mut bytes) = (Vec::new(), Vec::new());
+    for upstream in all {
+        let UpstreamCounts { hits, misses, stale, failed, fetched_bytes } = upstream.counts();
+        let name = &upstream.name;
+        let results = [("hit", hits), ("miss", misses), ("stale", stale), ("failed", failed)];
+        requests
+            .extend(results.map(|(result, count)| {
+                (format!("upstream=\"{name}\",result=\"{result}\""), count)
+            }));
+        bytes.push((format!("upstream=\"{name}\""), fetched_bytes));
+    }
+    let help = "Requests for what is of an upstream, by how they were answered.";
+    page.family("upstream_requests_total", "counter", help, requests);
+    let help = "Bytes that were fetched of an upstream.";
+    page.family("upstream_fetched_bytes_total", "counter", help, bytes);
 }
 
 impl Histogram {

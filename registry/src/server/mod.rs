@@ -18,6 +18,7 @@ mod auth; // principal and verdict
 mod token; // tokens for passwords
 mod outline; // what a registry reads in a manifest
 mod stored; // the bytes of a digest, and what they name
+mod incoming; // a manifest that is about to be added
 mod blobs; // reading and deleting blobs
 mod uploads; // adding blobs
 mod manifests; // reading, adding and deleting manifests
@@ -37,6 +38,7 @@ mod scans; // and saying it
 mod signatures; // images that have to be signed
 mod courier; // events on their way to webhooks
 mod webhooks; // created, listed, tried and removed
+mod upstreams; // the pull-through cache
 mod contents; // tags, manifests and whole repositories, for the owner of the data folder
 mod snapshot; // a copy of everything at one moment
 mod retention; // what repositories retain
@@ -70,6 +72,7 @@ use {
     front::Front, images::ImageEndpoints, logins::Logins, observed::Observer, retain::Retainer,
     retention::RetentionEndpoints, scanner::Scanner, scanner::UnscannedImages,
     scans::ScanEndpoints, scrub::Scrubber, survey::PushedImages, survey::Surveyor,
+    upstreams::Fetches, upstreams::PullThrough, upstreams::UpstreamEndpoints,
     webhooks::WebhookEndpoints,
 };
 
@@ -119,6 +122,7 @@ pub struct Server {
     pushed_images: PushedImages,
     unscanned: UnscannedImages,
     courier: Courier,
+    fetches: Fetches,
     front: Front,
     limits: Limits,
 }
@@ -149,6 +153,7 @@ impl Server {
         server.storage.metadata.load_damaged().await?;
         server.storage.metadata.load_quotas().await?;
         server.storage.metadata.load_webhooks().await?;
+        server.storage.metadata.load_upstreams().await?;
         server.storage.metadata.resume_transfers().await?;
         Ok(server)
     }
@@ -162,12 +167,11 @@ impl Server {
         let passwords = Arc::new(Passwords::new(metadata.clone(), cost));
         let tokens = Tokens::open(&data_dir)?;
         let audit = Arc::new(open_audit_log(data_dir.join("audit"))?);
-        let locks = RepositoryLocks::default();
         let storage = Storage {
             metadata: metadata.clone(),
             blobs,
             uploads,
-            locks,
+            locks: RepositoryLocks::default(),
             unused: Arc::default(),
             pulls: Arc::default(),
             manifests: Arc::default(),
@@ -177,6 +181,7 @@ impl Server {
         let (courier, postman) = Courier::new(metadata.clone());
         let (surveyor, pushed_images) = Surveyor::new(storage.clone());
         let (scanner, unscanned) = Scanner::open(storage.clone(), &data_dir)?;
+        let (pull_through, fetches) = PullThrough::new(storage.clone(), &limits);
         let (retainer, retaining) = Retainer::new(storage.clone(), Arc::clone(&audit));
         let logins = Logins { passwords: Arc::clone(&passwords), metadata: metadata.clone() };
         let observer = Arc::new(Observer::new(&data_dir, metadata.clone()));
@@ -194,6 +199,7 @@ impl Server {
             scrub_bytes_per_second: limits.scrub_bytes_per_second,
             collect_grace: limits.collect_grace,
             passwords,
+            upstreams: UpstreamEndpoints { metadata: metadata.clone() },
             webhooks: WebhookEndpoints { metadata: metadata.clone(), postman },
             images: ImageEndpoints::new(storage.clone(), surveyor.clone()),
             scans: ScanEndpoints { storage: storage.clone(), scanner: scanner.clone() },
@@ -207,7 +213,8 @@ impl Server {
                 audit,
                 storage.clone(),
                 Authenticator { tokens, metadata: metadata.clone(), logins, realm },
-                (admin_api, observer, surveyor, scanner),
+                (admin_api, observer),
+                (surveyor, scanner, pull_through),
                 &limits,
             )),
             storage,
@@ -217,6 +224,7 @@ impl Server {
             pushed_images,
             unscanned,
             courier,
+            fetches,
             front: Front {
                 acceptor: tls.map(Into::into),
                 plain_http,
@@ -249,6 +257,7 @@ impl Server {
             pushed_images,
             unscanned,
             courier,
+            fetches,
             front,
             limits,
         } = self;
@@ -276,6 +285,7 @@ impl Server {
             () = pushed_images.run() => Ok(()),
             () = unscanned.run() => Ok(()),
             () = courier.run() => Ok(()),
+            () = fetches.run() => Ok(()),
             () = keep_reserve(&storage.metadata) => Ok(()),
         };
         drop(listener);

@@ -128,6 +128,8 @@ mod tests {
                 "Repositories(RepositoryPattern(\"acme/*\"))",
             ),
             ("DELETE /admin/signatures", "400"),
+            ("GET /admin/upstreams", "Registry"),
+            ("PUT /admin/upstreams/hub", "Registry"),
             ("GET /admin/webhooks", "List"),
             ("PUT /admin/webhooks/acme/ci", "Account(Tenant(\"acme\"))"),
             ("GET /admin/webhooks/acme/ci", "Account(Tenant(\"acme\"))"),

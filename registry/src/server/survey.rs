@@ -20,7 +20,7 @@ use tokio::{
     time::{MissedTickBehavior, interval_at, sleep},
 };
 
-use super::stored::manifest_bytes;
+use super::{outline::Outline, stored::manifest_bytes};
 use crate::{
     Error, Repository, blocking,
     limits::{
@@ -88,6 +88,9 @@ impl Surveyor {
             return Ok(None);
         }
         let manifest = manifest_bytes(&self.storage.blobs, *digest, record.size).await?;
+        if self.lacks_blobs(repository, &manifest).await? {
+            return Ok(None); // what has the same digest elsewhere is not for its readers
+        }
         let blobs = Arc::clone(&self.storage.blobs);
         let _one = self.one.acquire().await.expect("the semaphore is never closed");
         let contents = blocking(move || read(&*blobs, &manifest)).await;
@@ -95,6 +98,18 @@ impl Surveyor {
             self.storage.metadata.note_image(repository, digest, contents).await?;
         }
         Ok(contents)
+    }
+
+    /// Whether the repository has not got all that a manifest names: a sparse one, or one of an
+    /// upstream.
+    async fn lacks_blobs(&self, repository: &Repository, manifest: &[u8]) -> Result<bool, Error> {
+        let Ok(outline) = Outline::parse(manifest) else { return Ok(false) };
+        for blob in outline.blobs() {
+            if self.storage.metadata.blob(repository, &blob.digest).await?.is_none() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     async fn survey(&self, repository: &Repository, digest: &Digest) -> Result<(), Error> {

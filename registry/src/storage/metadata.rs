@@ -12,6 +12,7 @@ use super::{
     records::{Membership, RepositoryRecord, TagRecord, User},
     reserve::Reserve,
     rules::Rules,
+    upstream_table::Upstreams,
     usage::{AccountUsage, Counts, Usage, account_of},
     webhook_table::Webhooks,
 };
@@ -57,6 +58,7 @@ pub(super) const TAG_VERSION: u8 = 2;
 /// webhook/ACCOUNT/NAME                its URL and secret, and which events it is told
 /// outbox/ACCOUNT/NAME:TIME-ID          an event that waits for its delivery
 /// deliveries/ACCOUNT/NAME             the last tries
+/// upstream/NAME                       registry whose images are fetched below NAME/, and its login
 /// surveyed                            until when manifests were pushed that have been read
 /// tag/NAME:TAG                        digest, when it was set
 /// tagged/NAME:START:TAG               that a manifest whose digest starts so has, or had, the tag
@@ -76,6 +78,7 @@ pub(crate) struct Metadata {
     pub rules: Arc<Rules>,
     pub(super) policies: Arc<Policies>,
     pub webhooks: Arc<Webhooks>,
+    pub upstreams: Arc<Upstreams>,
 }
 
 /// One page of a list, in the order of the keys.
@@ -106,6 +109,7 @@ impl Metadata {
             rules: Arc::default(),
             policies: Arc::default(),
             webhooks: Arc::default(),
+            upstreams: Arc::default(),
         }
     }
 
@@ -161,9 +165,11 @@ impl Metadata {
         self.get(format!("repository/{name}")).await
     }
 
-    /// A repository that does not exist is not public.
+    /// A repository that does not exist is not public, unless it can be fetched from an upstream
+    /// that is.
     pub async fn is_public(&self, name: &Repository) -> Result<bool, Error> {
-        Ok(self.repository(name).await?.is_some_and(|record| record.public))
+        let record = self.repository(name).await?;
+        Ok(record.map_or_else(|| self.upstreams.is_public(name), |record| record.public))
     }
 
     pub async fn set_public(&self, name: &Repository, public: bool) -> Result<(), Error> {
@@ -246,7 +252,8 @@ impl Metadata {
         if self.mod_rev(&key).await? != 0 {
             return Ok(());
         }
-        let record = store::encode(VERSION, &RepositoryRecord::default());
+        let record = RepositoryRecord { public: self.upstreams.is_public(repository) };
+        let record = store::encode(VERSION, &record);
         let txn = Txn::new().when(Compare::Absent(key.clone())).put(key, record);
         let more = Counts { repositories: 1, ..Counts::default() };
         self.commit_more(repository, more, txn, "add a repository").await.map(drop)

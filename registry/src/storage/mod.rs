@@ -11,10 +11,12 @@ mod rules; // what the operator does not allow to change
 mod damaged; // what a disk has lost or changed
 mod policy_table; // organisations, teams and policies in memory
 mod webhook_table; // webhooks in memory
+mod upstream_table; // upstreams in memory
 mod metadata; // users and repositories, and how records are read and written
 mod contents; // which repository has which blob, manifest and tag
 mod images; // what was read in the bytes of images
 mod webhooks; // and the events that wait for them
+mod upstreams; // registries whose images are fetched when they are pulled
 mod removal; // of tags and manifests
 mod retaining; // which tags and manifests stay
 mod healing; // what is damaged, until a push brings it again
@@ -63,6 +65,7 @@ pub(crate) use {
     },
     unused::{Pass, UnusedBlobs, Watch},
     uploads::{Upload, UploadError, UploadLimits, UploadWriter, Uploads},
+    upstream_table::{Upstream, UpstreamCounters, UpstreamRecord},
     webhook_table::{Webhook, WebhookRecord},
     webhooks::{Pending, new_event},
 };

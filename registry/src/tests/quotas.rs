@@ -8,7 +8,7 @@ use super::fixture::{TestRegistry, noise};
 use crate::{Error, QuotaChange, QuotaResource};
 
 impl TestRegistry {
-    async fn limit(&self, name: &str, lines: &[&str]) {
+    pub async fn limit(&self, name: &str, lines: &[&str]) {
         let mut change = QuotaChange::default();
         lines.iter().for_each(|line| change.set(line).unwrap());
         self.admin.change_quota(name, &change).await.unwrap();
