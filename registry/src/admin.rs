@@ -27,6 +27,7 @@ mod images; // what is in images
 mod scans; // which software is in images
 mod signatures; // which keys must have signed what
 mod webhooks; // which changes are told to which URLs
+mod replications; // repositories that are pushed to other registries
 mod upstreams; // registries whose images are fetched when they are pulled
 mod policies; // organisations, teams and policies
 

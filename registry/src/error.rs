@@ -241,6 +241,16 @@ impl Error {
         })
     }
 
+    /// The message with what has caused it, for a list or a log.
+    pub(crate) fn with_causes(&self) -> String {
+        let (mut text, mut cause) = (self.to_string(), std::error::Error::source(self));
+        while let Some(source) = cause {
+            text.push_str(&format!(": {source}"));
+            cause = source.source();
+        }
+        text
+    }
+
     /// Whether another try could succeed.
     pub(crate) fn is_transient(&self) -> bool {
         match self {

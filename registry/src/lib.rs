@@ -9,7 +9,6 @@
 //! A blob is a file named by its digest; everything else (users, repositories, tags, which
 //! repository has which blob) is in one [`store`]. Nothing is acknowledged before it is durable:
 //! the file, its name, the record, and then the answer. Absent on purpose: building and scheduling.
-//! Absent until it is needed: replication.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::too_many_lines, reason = "tables of cases"))]
 
@@ -49,12 +48,13 @@ pub use limits::Limits;
 pub use protocol::{
     Collected, DamagedBlob, Delivery, DeliveryOutcome, EventKind, Existing, Expired, Fault,
     FoundImage, FoundImages, ImageContents, ImageEntry, ImageInfo, ImageSearch, Immutable,
-    ImmutableInfo, ManifestInfo, NewUpstream, NewWebhook, OrganisationInfo, PolicyCheck,
-    PolicyInfo, QuotaInfo, RateLimits, RegistryLogin, Repositories, RepositoryInfo,
-    RepositoryPattern, Retained, Retention, RetentionChange, RetentionInfo, RetentionRule,
-    RobotCredential, RobotInfo, Role, SbomFormat, Scrubbed, SignaturePolicy, Subject, Switch,
-    TagInfo, TeamChange, TeamInfo, TeamName, UploadInfo, UpstreamCounts, UpstreamFailure,
-    UpstreamInfo, Visibility, WebhookInfo, WebhookName, WebhookSecret,
+    ImmutableInfo, ManifestInfo, NewReplication, NewUpstream, NewWebhook, OrganisationInfo,
+    PolicyCheck, PolicyInfo, QuotaInfo, RateLimits, RegistryLogin, Replica, ReplicationInfo,
+    ReplicationName, Repositories, RepositoryInfo, RepositoryPattern, Retained, Retention,
+    RetentionChange, RetentionInfo, RetentionRule, RobotCredential, RobotInfo, Role, SbomFormat,
+    Scrubbed, SignaturePolicy, Subject, Switch, TagInfo, TeamChange, TeamInfo, TeamName,
+    UploadInfo, UpstreamCounts, UpstreamFailure, UpstreamInfo, Visibility, WebhookInfo,
+    WebhookName, WebhookSecret,
 };
 pub use quota::{Exceeded, Quota, QuotaChange, QuotaResource};
 pub use repository::{Action, Repository};

@@ -287,10 +287,8 @@ pub(crate) const DELIVERY_PAUSE_MAX: Duration = Duration::from_secs(600);
 pub(crate) const EVENT_KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
 /// Upstreams, twice as many as ECR has pull-through rules: each pull looks at all of their names.
 pub(crate) const UPSTREAMS_MAX: usize = 100;
-/// Patterns of one of them, and the bytes of its definition: a key of Google as the password has
-/// 2,300.
+/// Patterns of one of them.
 pub(crate) const UPSTREAM_PATTERNS_MAX: usize = 32;
-pub(crate) const UPSTREAM_BODY_BYTES_MAX: usize = 32 << 10;
 /// How long a tag can be taken for current.
 pub(crate) const UPSTREAM_TTL_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 /// Tags that are known to have been asked for, some 150 bytes each; of more those stay that were
@@ -301,10 +299,21 @@ pub(crate) const UPSTREAM_TAG_TIME_KEPT: Duration = Duration::from_secs(60);
 /// is kept could be served: a client waits for as long.
 pub(crate) const UPSTREAM_MANIFEST_TIME_MAX: Duration = Duration::from_secs(20);
 pub(crate) const UPSTREAM_RECHECK_TIME_MAX: Duration = Duration::from_secs(5);
-/// How long an upstream may pause, and how often in a row a blob is asked for again where it broke
-/// off. Docker and containerd repeat a pull by themselves.
-pub(crate) const UPSTREAM_IDLE_TIME_MAX: Duration = Duration::from_secs(15);
-pub(crate) const UPSTREAM_RETRIES_MAX: u32 = 3;
+/// Bytes of the definition of an upstream or a replication: a key of Google as the password has
+/// 2,300.
+pub(crate) const REMOTE_BODY_BYTES_MAX: usize = 32 << 10;
+/// How long another registry may pause, and how often in a row a blob goes on where it broke off.
+/// Docker and containerd repeat a pull by themselves, and a replication is tried again.
+pub(crate) const REMOTE_IDLE_TIME_MAX: Duration = Duration::from_secs(15);
+pub(crate) const REMOTE_RETRIES_MAX: u32 = 3;
+/// How long one change may be replicated, which may be all that there is, before others have their
+/// turn and it begins anew: what was sent is not sent again.
+pub(crate) const REPLICATION_TIME_MAX: Duration = Duration::from_secs(3600);
+/// How long a change is tried that the other registry refuses. One that does not answer is waited
+/// for.
+pub(crate) const REPLICATION_GIVEN_UP_AFTER: Duration = Duration::from_secs(3600);
+/// Tags of one manifest that a comparison of everything looks at.
+pub(crate) const REPLICATED_TAGS_MAX: usize = 1000;
 /// How long an upstream that did not answer is left alone: twice as long each time.
 pub(crate) const UPSTREAM_HOLD_MIN: Duration = Duration::from_secs(1);
 pub(crate) const UPSTREAM_HOLD_MAX: Duration = Duration::from_secs(60);

@@ -12,6 +12,7 @@ mod retention; // which tags and manifests stay
 mod rules; // switches and immutable tags
 mod signatures; // images that have to be signed
 mod webhooks; // which changes are told to which URLs
+mod replications; // repositories that are pushed to other registries
 mod upstreams; // registries whose images are fetched when they are pulled
 mod space; // what collection and its like have done, in words
 
@@ -98,6 +99,9 @@ enum Verb {
     /// Manage webhooks: which changes are told to which URLs
     #[command(subcommand)]
     Webhook(webhooks::Webhook),
+    /// Manage replications: repositories that are pushed to other registries
+    #[command(subcommand)]
+    Replication(replications::Replication),
     /// Manage upstreams: registries whose images are fetched when they are pulled
     #[command(subcommand)]
     Upstream(upstreams::Upstream),
@@ -378,6 +382,7 @@ impl Verb {
             Self::Operator(verb) => return verb.run(&admin),
             Self::RateLimit(verb) => verb.run(&admin)?,
             Self::Webhook(verb) => verb.run(&admin)?,
+            Self::Replication(verb) => verb.run(&admin)?,
             Self::Upstream(verb) => verb.run(&admin)?,
             Self::Signature(verb) => verb.run(&admin)?,
             Self::Inspect(args) => args.run(&admin)?,

@@ -24,6 +24,7 @@ mod registry_admin; // what its operator does
 mod registry_images; // what images are, there and beside each other
 mod signatures; // images that are signed, and those that have to be
 mod registry_webhooks; // what is told of them
+mod registry_replications; // what goes to other registries
 mod registry_upstreams; // what is fetched when it is pulled
 mod registry_remote; // what operators and users do from another machine
 mod audit; // what was done on a platform

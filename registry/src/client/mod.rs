@@ -112,6 +112,11 @@ impl Client {
         self.repository(reference, "pull")?.digest(&reference.target()).await
     }
 
+    /// Deletes what `reference` names, if it is there.
+    pub(crate) async fn delete(&self, reference: &Reference) -> Result<(), Error> {
+        self.repository(reference, "pull,push,delete")?.delete(&reference.target()).await
+    }
+
     /// Fetches one blob of the repository of `reference` into `sink`.
     pub(crate) async fn pull_blob(
         &self,

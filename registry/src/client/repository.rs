@@ -80,6 +80,17 @@ impl RemoteRepository<'_> {
         }
     }
 
+    /// Deletes a tag or a manifest, if it is there.
+    pub async fn delete(&self, target: &str) -> Result<(), Error> {
+        let subject = self.subject(target);
+        let target = self.target(&format!("manifests/{target}"));
+        let deleted = [StatusCode::ACCEPTED, StatusCode::OK, StatusCode::NO_CONTENT];
+        match self.session.call_for(Call::new(Method::DELETE, target, &subject), &deleted).await {
+            Ok(_) | Err(Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     pub async fn put_manifest(&self, target: &str, manifest: &Resolved) -> Result<(), Error> {
         let subject = self.subject(target);
         let target = self.target(&format!("manifests/{target}"));

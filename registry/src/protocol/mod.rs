@@ -11,6 +11,7 @@ mod scan; // which software is in images
 mod signature; // which keys must have signed what
 mod webhook; // which changes are told to which URLs
 mod upstream; // registries whose images are fetched when they are pulled
+mod replication; // which repositories are pushed to other registries
 mod rates; // how many requests clients may send
 mod query; // percent-encoded parameters
 mod range; // which bytes of a blob or an upload
@@ -26,6 +27,7 @@ pub use policy::{
     TeamInfo, TeamName,
 };
 pub use rates::RateLimits;
+pub use replication::{NewReplication, Replica, ReplicationInfo, ReplicationName};
 pub use retention::{Expired, Retained, Retention, RetentionChange, RetentionInfo, RetentionRule};
 pub use scan::SbomFormat;
 pub use signature::SignaturePolicy;
@@ -44,5 +46,5 @@ pub(crate) use {
     range::{BlobRange, ChunkRange, UploadRange},
     signature::KeysBody,
     snapshot::{RecordLine, SNAPSHOTS, SnapshotInfo, named_by},
-    webhook::{CloudEvent, EventData, TESTED},
+    webhook::{CloudEvent, EventData, SYNCHRONISED, TESTED},
 };

@@ -128,6 +128,9 @@ pub(crate) struct EventData {
 /// The type of the event that a test sends.
 pub(crate) const TESTED: &str = "margay.registry.webhook-tested";
 
+/// The type of the event at which a replication compares everything.
+pub(crate) const SYNCHRONISED: &str = "margay.registry.synchronised";
+
 impl EventKind {
     /// All of them.
     pub const ALL: [Self; 4] =

@@ -19,6 +19,7 @@ use super::{
     observed::Observer,
     policies, quotas,
     remote::Administrator,
+    replication::ReplicationEndpoints,
     request_body::RequestBody,
     response::{Response, empty, json},
     retention::RetentionEndpoints,
@@ -63,6 +64,7 @@ pub(super) struct AdminApi {
     pub passwords: Arc<Passwords>,
     pub webhooks: WebhookEndpoints,
     pub upstreams: UpstreamEndpoints,
+    pub replications: ReplicationEndpoints,
     pub images: ImageEndpoints,
     pub scans: ScanEndpoints,
     pub data_dir: PathBuf,
@@ -160,9 +162,8 @@ impl AdminApi {
             let name = rest.strip_prefix('/').unwrap_or_default();
             return self.webhooks.answer(administrator, method, name, body).await;
         }
-        if let Some(rest) = path.strip_prefix("/admin/upstreams") {
-            let name = rest.strip_prefix('/').unwrap_or_default();
-            return self.upstreams.answer(method, name, body).await;
+        if path.starts_with("/admin/upstreams") || path.starts_with("/admin/replications") {
+            return self.other_registries(administrator, method, path, body).await;
         }
         if let Some(rest) = path.strip_prefix("/admin/images") {
             let name = rest.strip_prefix('/').unwrap_or_default();
@@ -172,6 +173,22 @@ impl AdminApi {
             return self.scans.sbom(administrator, method, name, query).await;
         }
         self.answer_whole(administrator, method, path, query).await
+    }
+
+    /// Requests about what comes from other registries, and goes to them.
+    async fn other_registries(
+        &self,
+        administrator: &Administrator<'_>,
+        method: &Method,
+        path: &str,
+        body: &mut RequestBody,
+    ) -> Result<Response, ApiError> {
+        let name = |rest: &str| rest.strip_prefix('/').unwrap_or_default().to_owned();
+        if let Some(rest) = path.strip_prefix("/admin/upstreams") {
+            return self.upstreams.answer(method, &name(rest), body).await;
+        }
+        let rest = path.strip_prefix("/admin/replications").unwrap_or_default();
+        self.replications.answer(administrator, method, &name(rest), body).await
     }
 
     /// Requests about everything of a kind.

@@ -1,4 +1,4 @@
-//! Events on their way to webhooks: one after another for each, several webhooks at a time, and
+//! Events on their way to webhooks and to other registries: one after another for each, several webhooks at a time, and
 //! again after a pause that grows while a receiver does not take them.
 
 use std::{
@@ -16,12 +16,14 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use super::replication::Replicator;
 use crate::{
     Error,
     client::Outward,
     limits::{
         DELIVERIES_AT_ONCE, DELIVERIES_IN_A_ROW, DELIVERIES_OF_ACCOUNT_AT_ONCE, DELIVERY_PAUSE_MAX,
-        DELIVERY_PAUSE_MIN, DELIVERY_TIME_MAX, EVENT_KEPT_FOR,
+        DELIVERY_PAUSE_MIN, DELIVERY_TIME_MAX, EVENT_KEPT_FOR, REPLICATION_GIVEN_UP_AFTER,
+        REPLICATION_TIME_MAX,
     },
     protocol::{CloudEvent, Delivery, DeliveryOutcome, WebhookName},
     storage::{Metadata, Pending, Webhook},
@@ -43,11 +45,15 @@ pub(super) struct Courier {
 
 /// Sends single events.
 #[derive(Clone)]
-pub(super) struct Postman(Arc<Outward>);
+pub(super) struct Postman {
+    outward: Arc<Outward>,
+    replicator: Arc<Replicator>,
+}
 
 impl Courier {
-    pub fn new(metadata: Metadata) -> (Self, Postman) {
-        let postman = Postman(Arc::new(Outward::new(DELIVERY_TIME_MAX)));
+    pub fn new(metadata: Metadata, replicator: Replicator) -> (Self, Postman) {
+        let outward = Arc::new(Outward::new(DELIVERY_TIME_MAX));
+        let postman = Postman { outward, replicator: Arc::new(replicator) };
         let courier =
             Self { metadata, postman: postman.clone(), waiting: HashMap::new(), last: None };
         (courier, postman)
@@ -141,7 +147,7 @@ async fn deliver(metadata: &Metadata, postman: &Postman, hook: &Webhook) -> Resu
         let mut delivery = postman.send(hook, &event).await;
         delivered = delivery.outcome == DeliveryOutcome::Delivered;
         let age = Timestamp::of(SystemTime::now()).since(event.time);
-        if !delivered && age > EVENT_KEPT_FOR {
+        if !delivered && hook.record.replica.is_none() && age > EVENT_KEPT_FOR {
             delivery.outcome = DeliveryOutcome::GivenUp;
         }
         let done = (delivery.outcome != DeliveryOutcome::Failed).then_some(key);
@@ -158,6 +164,9 @@ impl Postman {
     /// One try.
     pub async fn send(&self, hook: &Webhook, event: &CloudEvent) -> Delivery {
         let at = Timestamp::of(SystemTime::now());
+        if hook.record.replica.is_some() {
+            return self.replicate(hook, event, at).await;
+        }
         let answered = timeout(DELIVERY_TIME_MAX, self.post(hook, event, at)).await;
         let (status, error) = match answered {
             Ok(Ok(status)) => (Some(status), None),
@@ -170,6 +179,31 @@ impl Postman {
         };
         let (event, kind) = (event.id.clone(), event.kind.clone());
         Delivery { at, event, kind, outcome, status, error }
+    }
+
+    async fn replicate(&self, hook: &Webhook, event: &CloudEvent, at: Timestamp) -> Delivery {
+        let carried_out = self.replicator.carry_out(hook, event);
+        let error = match timeout(REPLICATION_TIME_MAX, carried_out).await {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some((error.with_causes(), error.is_transient())),
+            Err(_) => {
+                let seconds = REPLICATION_TIME_MAX.as_secs();
+                Some((format!("it has not ended within {seconds} s"), true))
+            }
+        };
+        let outcome = match &error {
+            None => DeliveryOutcome::Delivered,
+            Some((_, false)) if at.since(event.time) > REPLICATION_GIVEN_UP_AFTER => {
+                DeliveryOutcome::GivenUp
+            }
+            Some(_) => DeliveryOutcome::Failed,
+        };
+        if let Some((error, _)) = &error {
+            tracing::warn!(replication = %hook.name, subject = event.subject, error, ?outcome,
+                "a change was not replicated");
+        }
+        let (event, kind) = (event.id.clone(), event.kind.clone());
+        Delivery { at, event, kind, outcome, status: None, error: error.map(|(text, _)| text) }
     }
 
     /// # Spec
@@ -185,7 +219,7 @@ impl Postman {
             (SIGNATURE, signature),
         ];
         let url = hook.record.url.parse().expect("the URL was parsed when it was set");
-        let status = self.0.post(&url, hook.record.private, headers, body.into()).await?;
+        let status = self.outward.post(&url, hook.record.private, headers, body.into()).await?;
         Ok(status.as_u16())
     }
 }

@@ -7,10 +7,11 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use http::{Method, StatusCode, header};
+use spec::Timestamp;
 
 use super::{
     error::ApiError,
@@ -190,6 +191,7 @@ impl Metrics {
         let help = "Requests that the access log has no line for.";
         page.family("access_log_lost_total", "counter", help, one(lost));
         upstreams(&storage.metadata.upstreams.all(), &mut page);
+        replications(storage, &mut page).await?;
         let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
         Ok(with_headers(StatusCode::OK, full(page.0), content_type))
     }
@@ -245,6 +247,23 @@ fn upstreams(all: &[Arc<Upstream>], page: &mut Page) {
     page.family("upstream_requests_total", "counter", help, requests);
     let help = "Bytes that were fetched of an upstream.";
     page.family("upstream_fetched_bytes_total", "counter", help, bytes);
+}
+
+async fn replications(storage: &Storage, page: &mut Page) -> Result<(), ApiError> {
+    let (mut pending, mut lags, now) = (Vec::new(), Vec::new(), Timestamp::of(SystemTime::now()));
+    for hook in storage.metadata.webhooks.all() {
+        if hook.record.replica.is_none() {
+            continue;
+        }
+        let label = format!("replication=\"{}\"", hook.name);
+        let oldest = storage.metadata.next_event(&hook.name).await?;
+        let lag = oldest.map_or(0, |oldest| now.since(oldest.event.time).as_secs());
+        pending.push((label.clone(), hook.pending.load(Ordering::Relaxed)));
+        lags.push((label, lag));
+    }
+    page.family("replication_pending", "gauge", "Changes that wait to be replicated.", pending);
+    page.family("replication_lag_seconds", "gauge", "For how long the oldest of them waits.", lags);
+    Ok(())
 }
 
 impl Histogram {

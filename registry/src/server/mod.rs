@@ -38,14 +38,22 @@ mod scans; // and saying it
 mod signatures; // images that have to be signed
 mod courier; // events on their way to webhooks
 mod webhooks; // created, listed, tried and removed
+mod remote_registry; // another registry, as this one calls it
 mod upstreams; // the pull-through cache
+mod replication; // images on their way to other registries
 mod contents; // tags, manifests and whole repositories, for the owner of the data folder
 mod snapshot; // a copy of everything at one moment
 mod retention; // what repositories retain
 mod policies; // teams, and what they may do
 mod admin; // users and visibility, for the owner of the data folder
 
-use std::{convert::Infallible, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use ::audit::AuditLog;
 use ::blobs::FileBlobStore;
@@ -69,7 +77,8 @@ use crate::{
 };
 use {
     admin::AdminApi, api::Api, auth::Authenticator, collect::Collector, courier::Courier,
-    front::Front, images::ImageEndpoints, logins::Logins, observed::Observer, retain::Retainer,
+    front::Front, images::ImageEndpoints, logins::Logins, observed::Observer,
+    replication::ReplicationEndpoints, replication::Replicator, retain::Retainer,
     retention::RetentionEndpoints, scanner::Scanner, scanner::UnscannedImages,
     scans::ScanEndpoints, scrub::Scrubber, survey::PushedImages, survey::Surveyor,
     upstreams::Fetches, upstreams::PullThrough, upstreams::UpstreamEndpoints,
@@ -162,23 +171,13 @@ impl Server {
     fn with_metadata(metadata: Metadata, config: Config) -> Result<Self, Error> {
         let Config { data_dir, realm, tls, plain_http, proxies, limits, cost } = config;
         snapshot::remove(&data_dir.join(SNAPSHOTS))?;
-        let blobs = Arc::new(FileBlobStore::sharded(&data_dir)?);
-        let uploads = Arc::new(Uploads::open(blobs.clone())?);
         let passwords = Arc::new(Passwords::new(metadata.clone(), cost));
         let tokens = Tokens::open(&data_dir)?;
         let audit = Arc::new(open_audit_log(data_dir.join("audit"))?);
-        let storage = Storage {
-            metadata: metadata.clone(),
-            blobs,
-            uploads,
-            locks: RepositoryLocks::default(),
-            unused: Arc::default(),
-            pulls: Arc::default(),
-            manifests: Arc::default(),
-        };
+        let storage = open_storage(metadata.clone(), &data_dir)?;
         let (collector, collecting) = Collector::new(storage.clone());
         let (scrubber, scrubbing) = Scrubber::new(storage.clone());
-        let (courier, postman) = Courier::new(metadata.clone());
+        let (courier, postman) = Courier::new(metadata.clone(), Replicator::new(storage.clone()));
         let (surveyor, pushed_images) = Surveyor::new(storage.clone());
         let (scanner, unscanned) = Scanner::open(storage.clone(), &data_dir)?;
         let (pull_through, fetches) = PullThrough::new(storage.clone(), &limits);
@@ -200,6 +199,7 @@ impl Server {
             collect_grace: limits.collect_grace,
             passwords,
             upstreams: UpstreamEndpoints { metadata: metadata.clone() },
+            replications: ReplicationEndpoints { metadata: metadata.clone() },
             webhooks: WebhookEndpoints { metadata: metadata.clone(), postman },
             images: ImageEndpoints::new(storage.clone(), surveyor.clone()),
             scans: ScanEndpoints { storage: storage.clone(), scanner: scanner.clone() },
@@ -295,6 +295,20 @@ impl Server {
         }
         ended
     }
+}
+
+fn open_storage(metadata: Metadata, data_dir: &Path) -> Result<Storage, Error> {
+    let blobs = Arc::new(FileBlobStore::sharded(data_dir)?);
+    let uploads = Arc::new(Uploads::open(blobs.clone())?);
+    Ok(Storage {
+        metadata,
+        blobs,
+        uploads,
+        locks: RepositoryLocks::default(),
+        unused: Arc::default(),
+        pulls: Arc::default(),
+        manifests: Arc::default(),
+    })
 }
 
 fn open_audit_log(path: PathBuf) -> Result<AuditLog, Error> {

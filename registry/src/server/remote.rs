@@ -42,17 +42,19 @@ pub(super) fn object_of(method: &Method, path: &str, query: &Query) -> Result<Ob
         repositories(query.get(name).ok_or_else(missing)?)
     };
     match (kind, rest) {
-        ("organisations" | "teams" | "policies" | "robots" | "repositories" | "webhooks", "")
-            if reads =>
-        {
-            Ok(Object::List)
-        }
+        (
+            "organisations" | "teams" | "policies" | "robots" | "repositories" | "webhooks"
+            | "replications",
+            "",
+        ) if reads => Ok(Object::List),
         ("signatures", "") if reads => Ok(Object::List),
         // What a client may read decides, for each image.
         ("images" | "sboms", _) if reads => Ok(Object::List),
         ("policies" | "signatures", "") => named("repositories"),
         ("policies", "check") => named("repository"),
-        ("teams" | "webhooks", name) => account(name.split('/').next().unwrap_or_default()),
+        ("teams" | "webhooks" | "replications", name) => {
+            account(name.split('/').next().unwrap_or_default())
+        }
         ("robots", login) => account(login.split('+').next().unwrap_or_default()),
         ("repositories", name) => match *method {
             Method::PUT => repositories(name.strip_suffix("/visibility").unwrap_or(name)),
@@ -130,6 +132,8 @@ mod tests {
             ("DELETE /admin/signatures", "400"),
             ("GET /admin/upstreams", "Registry"),
             ("PUT /admin/upstreams/hub", "Registry"),
+            ("GET /admin/replications", "List"),
+            ("PUT /admin/replications/acme/dr", "Account(Tenant(\"acme\"))"),
             ("GET /admin/webhooks", "List"),
             ("PUT /admin/webhooks/acme/ci", "Account(Tenant(\"acme\"))"),
             ("GET /admin/webhooks/acme/ci", "Account(Tenant(\"acme\"))"),

@@ -47,7 +47,8 @@ impl WebhookEndpoints {
                 let message = format!("there is no webhook `{name}`");
                 ApiError::not_found(ErrorCode::NameUnknown, message)
             };
-            self.metadata.webhooks.get(&name).ok_or_else(absent)
+            let found = self.metadata.webhooks.get(&name);
+            found.filter(|hook| hook.record.replica.is_none()).ok_or_else(absent)
         };
         match *method {
             Method::PUT => self.create(administrator, &name, body).await,
@@ -75,7 +76,8 @@ impl WebhookEndpoints {
         let seen: Vec<_> = {
             let policies = self.metadata.policies();
             let may = |hook: &Webhook| {
-                administrator.may(&Object::Account(hook.name.account.clone()), &policies)
+                hook.record.replica.is_none()
+                    && administrator.may(&Object::Account(hook.name.account.clone()), &policies)
             };
             self.metadata.webhooks.all().into_iter().filter(|hook| may(hook)).collect()
         };
@@ -107,6 +109,7 @@ impl WebhookEndpoints {
             private,
             secret: secret.clone(),
             created: Timestamp::of(SystemTime::now()),
+            replica: None,
         };
         self.metadata.put_webhook(name, record).await?;
         // As the libraries that check signatures take it.
@@ -148,6 +151,9 @@ impl WebhookEndpoints {
             }
         }
         let others = self.metadata.webhooks.all();
+        if others.iter().any(|hook| hook.name == *name && hook.record.replica.is_some()) {
+            return Err(ApiError::conflict(format!("there is a replication `{name}` already")));
+        }
         let others: Vec<_> = others.iter().filter(|hook| hook.name != *name).collect();
         let of_account = others.iter().filter(|hook| hook.name.account == name.account).count();
         match () {

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use crate::{
     Repository,
-    protocol::{EventKind, RepositoryPattern, WebhookName},
+    protocol::{EventKind, Replica, RepositoryPattern, WebhookName},
 };
 
 /// A webhook as it is kept.
@@ -24,6 +24,9 @@ pub(crate) struct WebhookRecord {
     /// The key of its signatures, in base64.
     pub secret: String,
     pub created: Timestamp,
+    /// Of a replication: how images are at the registry at the URL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replica: Option<Replica>,
 }
 
 /// A webhook with what is counted of it.

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     Error, Repository,
     limits::{DELETED_PER_TRANSACTION, DELIVERIES_KEPT, OUTBOX_EVENTS_MAX},
-    protocol::{CloudEvent, Delivery, EventData, EventKind, WebhookName},
+    protocol::{CloudEvent, Delivery, EventData, EventKind, SYNCHRONISED, WebhookName},
 };
 
 /// An event that waits, with its key.
@@ -64,6 +64,19 @@ impl Metadata {
         Ok(())
     }
 
+    /// A replication compares everything, after what waits.
+    pub async fn queue_synchronisation(&self, name: &WebhookName) -> Result<(), Error> {
+        let event = new_event(SYNCHRONISED.to_owned(), EventData::default());
+        let txn = Txn::new().put(event_key(name, &event), store::encode(VERSION, &event));
+        self.commit(txn, "queue a synchronisation").await?;
+        if let Some(hook) = self.webhooks.get(name) {
+            hook.pending.fetch_add(1, Ordering::SeqCst);
+            hook.dropped.store(0, Ordering::SeqCst);
+        }
+        self.webhooks.changed.notify_one();
+        Ok(())
+    }
+
     /// Whether there was one of that name.
     pub async fn remove_webhook(&self, name: &WebhookName) -> Result<bool, Error> {
         let existed = self.webhooks.get(name).is_some();
@@ -107,7 +120,12 @@ impl Metadata {
     ) -> Txn {
         for hook in self.webhooks.concerned(repository, kind) {
             if hook.pending.load(Ordering::SeqCst) >= OUTBOX_EVENTS_MAX {
-                hook.dropped.fetch_add(1, Ordering::SeqCst);
+                let dropped = hook.dropped.fetch_add(1, Ordering::SeqCst);
+                if dropped == 0 && hook.record.replica.is_some() {
+                    // Everything is compared in the end.
+                    let event = new_event(SYNCHRONISED.to_owned(), EventData::default());
+                    txn = txn.put(event_key(&hook.name, &event), store::encode(VERSION, &event));
+                }
                 continue;
             }
             hook.pending.fetch_add(1, Ordering::SeqCst);

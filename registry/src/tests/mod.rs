@@ -19,6 +19,7 @@ mod images; // what is read in images that were pushed
 mod scans; // which software is in images that were pushed
 mod signatures; // images that are signed, and those that have to be
 mod webhooks; // what they are told, and what they may not be
+mod replication; // what goes to other registries
 mod upstreams; // what is fetched when it is pulled
 mod quotas; // of accounts and repositories, and open uploads
 mod damage; // what a disk has lost or changed

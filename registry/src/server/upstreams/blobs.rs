@@ -175,7 +175,7 @@ impl PullThrough {
     ) -> Result<(), Error> {
         let digest = blob.digest;
         self.make_room(repository, blob.size).await?;
-        let reference = live.reference(name, &digest.to_string())?;
+        let reference = live.remote.reference(name, &digest.to_string())?;
         let (flight, shown) = (Arc::clone(pilot.flight()), Arc::clone(pilot.flight()));
         let progress: Progress = Arc::new(move |event| {
             if let Event::Moved { bytes, .. } = event {
@@ -183,7 +183,7 @@ impl PullThrough {
             }
         });
         let sink = Arc::new(FlightSink(flight));
-        live.client.pull_blob(&reference, blob, sink, &progress).await?;
+        live.remote.client.pull_blob(&reference, blob, sink, &progress).await?;
         let _adding = self.storage.unused.adding(&digest).await;
         self.storage.unused.ask_for(repository, &digest);
         // A collection may have met it between its commit and this.

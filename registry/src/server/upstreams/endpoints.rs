@@ -6,18 +6,16 @@ use std::{
 use http::{Method, StatusCode};
 use spec::{Tenant, Timestamp};
 
-use super::{
-    super::{
-        error::{ApiError, ErrorCode},
-        policies::refused,
-        request_body::RequestBody,
-        response::{Response, empty, json},
-    },
-    live::address_of,
+use super::super::{
+    error::{ApiError, ErrorCode},
+    policies::refused,
+    remote_registry::address_of,
+    request_body::RequestBody,
+    response::{Response, empty, json},
 };
 use crate::{
     limits::{
-        PATTERN_CHARS_MAX, UPSTREAM_BODY_BYTES_MAX, UPSTREAM_PATTERNS_MAX, UPSTREAM_TTL_MAX,
+        PATTERN_CHARS_MAX, REMOTE_BODY_BYTES_MAX, UPSTREAM_PATTERNS_MAX, UPSTREAM_TTL_MAX,
         UPSTREAMS_MAX, WEBHOOK_URL_CHARS_MAX,
     },
     protocol::NewUpstream,
@@ -64,7 +62,7 @@ impl UpstreamEndpoints {
     }
 
     async fn create(&self, name: &Tenant, body: &mut RequestBody) -> Result<(), ApiError> {
-        let wanted: NewUpstream = body.json(UPSTREAM_BODY_BYTES_MAX).await?;
+        let wanted: NewUpstream = body.json(REMOTE_BODY_BYTES_MAX).await?;
         check(&wanted)?;
         let others = self.metadata.upstreams.all();
         if others.iter().filter(|one| one.name != *name).count() >= UPSTREAMS_MAX {

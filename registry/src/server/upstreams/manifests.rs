@@ -149,15 +149,16 @@ impl PullThrough {
         target: &Target,
         kept: Option<&Digest>,
     ) -> Result<(), Fault> {
-        let reference = live.reference(name, &target.to_string()).map_err(Fault::Upstream)?;
+        let reference =
+            live.remote.reference(name, &target.to_string()).map_err(Fault::Upstream)?;
         let fetched = async {
             // Docker Hub counts what is sent, and not what is asked for.
             if let Some(kept) = kept
-                && live.client.digest(&reference).await? == Some(*kept)
+                && live.remote.client.digest(&reference).await? == Some(*kept)
             {
                 return Ok(None);
             }
-            live.client.resolve(&reference).await.map(Some)
+            live.remote.client.resolve(&reference).await.map(Some)
         };
         let time_max = match kept {
             Some(_) => UPSTREAM_RECHECK_TIME_MAX,

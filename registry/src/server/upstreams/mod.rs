@@ -20,6 +20,7 @@ use std::{
 use spec::{Digest, Tenant};
 use tokio::sync::mpsc;
 
+use super::remote_registry::address_of;
 use crate::{Limits, Repository, limits::UPSTREAM_QUEUE, protocol::Switch, storage::Storage};
 use {blobs::Job, flight::Flight, live::Live, tags::CheckedTags};
 
@@ -59,7 +60,7 @@ impl PullThrough {
         let Some(namespace) = namespace else { return repository };
         let all = self.storage.metadata.upstreams.all();
         let upstream = all.into_iter().find(|upstream| {
-            live::address_of(&upstream.record.wanted.url)
+            address_of(&upstream.record.wanted.url)
                 .is_some_and(|address| address.registry == namespace)
         });
         let routed = upstream.map(|upstream| format!("{}/{repository}", upstream.name).parse());
