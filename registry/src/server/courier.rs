@@ -1,5 +1,5 @@
-//! Events on their way to webhooks and to other registries: one after another for each, several webhooks at a time, and
-//! again after a pause that grows while a receiver does not take them.
+//! Events on their way to webhooks and to other registries: one after another for each, several at
+//! a time, and again after a pause that grows while a receiver does not take them.
 
 use std::{
     collections::{HashMap, HashSet},
