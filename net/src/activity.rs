@@ -15,7 +15,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::limits::{STALLED_BYTES_PER_SECOND_MIN, STALLED_TIME_MIN};
+use crate::limits::{NEW_TIME_MIN, STALLED_BYTES_PER_SECOND_MIN, STALLED_TIME_MIN};
 
 task_local! {
     /// The connection that a task serves: what serves it, at whatever depth, notes there what it
@@ -33,7 +33,7 @@ pub(crate) struct Activity {
 #[derive(Debug)]
 struct State {
     phase: Phase,
-    /// Since when.
+    /// Since when there is no request.
     since: Instant,
     /// Since when a body does not come, or a response is not taken.
     waiting_since: Option<Instant>,
@@ -44,7 +44,9 @@ struct State {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// There is no request.
+    /// There was no request yet.
+    New,
+    /// There is none any more.
     Resting,
     /// One is under way, and its response has not begun.
     Asked,
@@ -60,6 +62,7 @@ pub(crate) enum Standing {
     Idle(Duration),
     /// The client was waited for in this request for so long, and moved next to nothing.
     Stalled(Duration),
+    /// Also for a moment after it came: it may have sent a request that was not read yet.
     Busy,
 }
 
@@ -76,7 +79,7 @@ impl Standing {
 impl State {
     fn new(now: Instant) -> Self {
         Self {
-            phase: Phase::Resting,
+            phase: Phase::New,
             since: now,
             waiting_since: None,
             waited: Duration::ZERO,
@@ -84,9 +87,9 @@ impl State {
         }
     }
 
-    fn ask(&mut self, now: Instant) {
-        if self.phase == Phase::Resting {
-            (self.since, self.waited, self.bytes) = (now, Duration::ZERO, 0);
+    fn ask(&mut self) {
+        if matches!(self.phase, Phase::New | Phase::Resting) {
+            (self.waited, self.bytes) = (Duration::ZERO, 0);
         }
         self.phase = Phase::Asked;
     }
@@ -96,22 +99,26 @@ impl State {
     }
 
     fn rest(&mut self, now: Instant) {
-        (self.phase, self.since) = (Phase::Resting, now);
+        if self.phase != Phase::New {
+            (self.phase, self.since) = (Phase::Resting, now);
+        }
     }
 
-    fn wait(&mut self, now: Instant) {
-        self.waiting_since.get_or_insert(now);
+    // What comes several times in each request asks for the time only when it needs it.
+
+    fn wait(&mut self, now: impl FnOnce() -> Instant) {
+        self.waiting_since.get_or_insert_with(now);
     }
 
-    fn wait_for_body(&mut self, now: Instant) {
+    fn wait_for_body(&mut self, now: impl FnOnce() -> Instant) {
         if self.phase == Phase::Asked {
             self.wait(now);
         }
     }
 
-    fn moved(&mut self, bytes: usize, now: Instant) {
+    fn moved(&mut self, bytes: usize, now: impl FnOnce() -> Instant) {
         if let Some(since) = self.waiting_since.take() {
-            self.waited += now.saturating_duration_since(since);
+            self.waited += now().saturating_duration_since(since);
         }
         // What the buffers of sockets took before is no progress of the client.
         if !self.waited.is_zero() {
@@ -121,8 +128,12 @@ impl State {
 
     fn standing(&self, now: Instant) -> Standing {
         let waits = |since: Instant| now.saturating_duration_since(since);
-        if self.phase == Phase::Resting && self.waiting_since.is_none() {
-            return Standing::Idle(waits(self.since));
+        match self.phase {
+            Phase::New if waits(self.since) < NEW_TIME_MIN => return Standing::Busy,
+            Phase::New | Phase::Resting if self.waiting_since.is_none() => {
+                return Standing::Idle(waits(self.since));
+            }
+            _ => {}
         }
         let waited = self.waited + self.waiting_since.map_or(Duration::ZERO, waits);
         let least = waited.as_secs_f64() * STALLED_BYTES_PER_SECOND_MIN as f64;
@@ -170,7 +181,7 @@ impl Activity {
 
     /// A request is under way.
     pub fn ask(&self) {
-        self.state().ask(Instant::now());
+        self.state().ask();
     }
 
     /// Its response begins: what the client sends from here on is its own affair.
@@ -185,17 +196,17 @@ impl Activity {
 
     /// The client has to take more of a response.
     pub fn wait(&self) {
-        self.state().wait(Instant::now());
+        self.state().wait(Instant::now);
     }
 
     /// The client has to send more of a body.
     pub fn wait_for_body(&self) {
-        self.state().wait_for_body(Instant::now());
+        self.state().wait_for_body(Instant::now);
     }
 
     /// It did.
     pub fn moved(&self, bytes: usize) {
-        self.state().moved(bytes, Instant::now());
+        self.state().moved(bytes, Instant::now);
     }
 
     /// What became of a write.
@@ -257,32 +268,34 @@ mod tests {
         let at = |seconds: u32| start + seconds * second;
         let mut state = State::new(start);
         assert_eq!(state.standing(at(3)), Standing::Idle(3 * second), "new, or without an end");
-        state.ask(start);
+        let soon = start + NEW_TIME_MIN / 2;
+        assert_eq!(state.standing(soon), Standing::Busy, "its request was not read yet");
+        state.ask();
         assert_eq!(state.standing(at(60)), Standing::Busy, "the server takes its time");
-        state.wait_for_body(start);
+        state.wait_for_body(|| start);
         assert_eq!(state.standing(at(1)), Standing::Busy);
         assert_eq!(state.standing(at(9)), Standing::Stalled(9 * second));
-        state.moved(1 << 20, at(1));
-        state.wait_for_body(at(1));
+        state.moved(1 << 20, || at(1));
+        state.wait_for_body(|| at(1));
         assert_eq!(state.standing(at(9)), Standing::Busy, "a pause after much");
         state.answer();
-        state.wait_for_body(at(9));
+        state.wait_for_body(|| at(9));
         assert_eq!(state.standing(at(600)), Standing::Busy, "a client that is listening");
-        state.moved(0, at(600));
+        state.moved(0, || at(600));
         state.rest(at(600));
-        state.ask(at(600));
+        state.ask();
         state.answer();
-        state.moved(4 << 20, at(600));
-        state.wait(at(600));
+        state.moved(4 << 20, || at(600));
+        state.wait(|| at(600));
         state.rest(at(600));
         assert_eq!(state.standing(at(700)), Standing::Stalled(100 * second), "none is taken");
-        state.moved(1, at(700));
+        state.moved(1, || at(700));
         assert_eq!(state.standing(at(703)), Standing::Idle(103 * second));
         // What came before counts for nothing in the next one, and a trickle for little.
-        state.ask(at(700));
+        state.ask();
         for n in 0..10 {
-            state.wait_for_body(at(700 + n));
-            state.moved(1000, at(701 + n));
+            state.wait_for_body(|| at(700 + n));
+            state.moved(1000, || at(701 + n));
         }
         assert_eq!(state.standing(at(710)), Standing::Stalled(10 * second));
     }

@@ -20,8 +20,9 @@ pub(crate) struct HeldConnections<K>(Arc<Mutex<Held<K>>>);
 struct Held<K> {
     connections: HashMap<u64, (Option<K>, Arc<Activity>)>,
     next: u64,
-    /// When there was nothing to close for a key, so that it is not looked for each time.
-    in_vain: Option<Instant>,
+    /// When there was nothing to close for a key, so that it is not looked for each time. Only keys
+    /// that have all of their share are here.
+    in_vain: HashMap<K, Instant>,
     warned: Option<Instant>,
 }
 
@@ -37,7 +38,7 @@ impl<K> Default for HeldConnections<K> {
         Self(Arc::new(Mutex::new(Held {
             connections: HashMap::new(),
             next: 0,
-            in_vain: None,
+            in_vain: HashMap::new(),
             warned: None,
         })))
     }
@@ -80,11 +81,14 @@ impl<K: Eq + Hash + Clone> HeldConnections<K> {
     /// Closes one of `key` that nothing is lost with, if there is one.
     pub fn evict_of(&self, key: &K) -> bool {
         let (mut held, now) = (locked(&self.0), Instant::now());
-        if held.in_vain.is_some_and(|last| now - last < EVICTION_PAUSE) {
+        held.in_vain.retain(|_, last| now - *last < EVICTION_PAUSE);
+        if held.in_vain.contains_key(key) {
             return false;
         }
         let closed = held.close(|of| of == Some(key), 1) == 1;
-        held.in_vain = (!closed).then_some(now);
+        if !closed {
+            held.in_vain.insert(key.clone(), now);
+        }
         closed
     }
 }

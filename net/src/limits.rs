@@ -17,6 +17,9 @@ pub(crate) const HELD_HEADS_BYTES_MAX: usize = 16 << 20;
 /// long, and moved less than a slow mobile connection does, makes room for another.
 pub(crate) const STALLED_TIME_MIN: Duration = Duration::from_secs(2);
 pub(crate) const STALLED_BYTES_PER_SECOND_MIN: u64 = 16 << 10;
+/// One that has just come does not: in a burst its request waits to be read, and may need a round
+/// trip between continents to come.
+pub(crate) const NEW_TIME_MIN: Duration = Duration::from_millis(100);
 /// Which part of a class is closed at one time then: to look at all of them for each new one would
 /// cost a server of ten thousand more than to serve it.
 pub(crate) const EVICTED_PART: usize = 64;

@@ -234,6 +234,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::limits::{EVICTION_PAUSE, NEW_TIME_MIN};
 
     /// A server whose responses wait until they are released, those of `/stuck` for ever.
     struct TestServer {
@@ -373,8 +374,13 @@ mod tests {
     async fn an_address_takes_a_new_connection_for_one_of_its_own_and_none_under_way() {
         let mut server = serve(ConnectionLimits::new(8, 2)).await;
         let under_way = send(&mut server, "/").await;
-        let _idle = TcpStream::connect(server.address).await.unwrap();
+        let mut idle = TcpStream::connect(server.address).await.unwrap();
+        // It keeps its place for a moment: its request may wait to be read.
+        let early = TcpStream::connect(server.address).await.unwrap();
+        assert_eq!(read(early).await, "", "the first two are not closed for the third");
+        sleep(NEW_TIME_MIN + EVICTION_PAUSE).await;
         let next = send(&mut server, "/").await;
+        assert_eq!(idle.read(&mut [0]).await.unwrap_or(0), 0, "it made room");
         let third = TcpStream::connect(server.address).await.unwrap();
         assert_eq!(read(third).await, "", "both have a request now");
         server.release.send_replace(true);

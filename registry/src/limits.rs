@@ -28,8 +28,8 @@ pub struct Limits {
     /// tags, or it makes way for what an upstream sends: a client may push an index of it later, or
     /// pull what it names.
     pub retain_grace: Duration,
-    /// Connections at once: each may hold a page or some hundred kilobytes of a blob. More wait to
-    /// be accepted.
+    /// Connections at once: each may hold a page or some hundred kilobytes of a blob. One without a
+    /// request makes room for another; while all have one, more wait to be accepted.
     pub connections_max: usize,
     /// Connections of one address, which is all clients behind one proxy: as many as the control
     /// plane gives.
