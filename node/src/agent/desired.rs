@@ -134,6 +134,8 @@ impl Agent {
             *epoch = set.epoch;
             let kept = Kept { version: 1, epoch: set.epoch, set: Some(set.clone()) };
             files::write_json(&self.folder.desired(), &kept, Survives::PowerLoss)?;
+            // What is acknowledged is served: it does not wait for tasks that start or stop.
+            self.serve_routes(&set);
             tell.send_replace(Some(Arc::new(set)));
         }
         Ok(Some(revision))
@@ -153,11 +155,15 @@ impl Agent {
         }
     }
 
-    async fn converge(&self, set: &DesiredSet) {
+    /// Has the ingress and the guests of this node know the routes of `set`.
+    pub(super) fn serve_routes(&self, set: &DesiredSet) {
         self.host.services.replace(&set.routes);
         if let Err(error) = self.host.ingress.write_shared(&self.shared(set.routes.clone())) {
             tracing::error!(error = chain(&error), "the ingress does not get its routes");
         }
+    }
+
+    async fn converge(&self, set: &DesiredSet) {
         let seen = self.tasks().iter().map(|(key, task)| (key.clone(), task.seen())).collect();
         for step in converge(set, &seen) {
             match step {

@@ -138,6 +138,7 @@ impl Agent {
     ) -> Result<()> {
         let kept = self.last_desired()?;
         self.take_over(kept.set.as_ref())?;
+        kept.set.iter().for_each(|set| self.serve_routes(set));
         ready();
         let (tell, sets) = watch::channel(kept.set.map(Arc::new));
         let at_end = tokio::select! {

@@ -69,6 +69,21 @@ fn a_new_token_reaches_its_task_and_is_no_news_and_never_on_disk() {
     assert_eq!(*tell.borrow().as_ref().unwrap().as_ref(), set(None));
 }
 
+/// The next poll tells the control plane that this node has them: an authority may ask the ingress
+/// for what is in them at once.
+#[test]
+fn routes_are_with_the_ingress_before_the_control_plane_hears_that_they_are_here() {
+    let folder = tempfile::tempdir().unwrap();
+    let agent = agent(&Home::at(folder.path().join("home")).unwrap());
+    let (tell, _sets) = watch::channel(None);
+    let mut asked = set(None);
+    asked.routes.hosts.insert("cats.main.localhost".to_owned(), Vec::new());
+    // No task is started or stopped meanwhile: nothing but this follows desired sets.
+    assert_eq!(agent.accept(asked, &mut 0, &tell).unwrap(), Some(7));
+    let written = std::fs::read_to_string(agent.host.ingress.routes_file()).unwrap();
+    assert!(written.contains("cats.main.localhost"), "{written}");
+}
+
 fn used(runs: u64) -> spec::Usage {
     spec::Usage { runs, ..spec::Usage::default() }
 }
