@@ -10,6 +10,7 @@
 mod assignment; // what a container is handed
 mod listener; // the ports by which it is reached, listening already
 mod exit; // how it ended, and the exit codes and sentences of both kinds
+mod datagram; // datagrams in a stream of bytes
 mod event; // what happens to it until then
 mod container; // the two traits
 mod log; // what its program writes, in a file of bounded size
@@ -26,6 +27,7 @@ pub use assignment::{
     ASSIGNMENT_VERSION, Assignment, AssignmentMessage, Stdio, VolumeMount, VolumeSource,
 };
 pub use container::{Adopted, BoxFuture, Container, Engine, Stop, UsageSource};
+pub use datagram::{DATAGRAM_BYTES_MAX, FrameSplitter, framed};
 pub use event::{Ended, Event};
 pub use exit::{Exit, LimitCode, StartError, StartFailure};
 pub use frame::Slots;

@@ -29,6 +29,9 @@ pub struct Listeners {
     pub ingress: Vec<Listener<UnixListener>>,
     /// Open to the outside, for datagrams.
     pub datagrams: Vec<Listener<UdpSocket>>,
+    /// Where the ingress of this node reaches it with datagrams: a connection for each client of
+    /// the ingress, with a frame for each datagram.
+    pub framed: Vec<Listener<UnixListener>>,
 }
 
 /// [`Listeners`] as they cross a socket: container ports, and the slots of the descriptors.
@@ -39,11 +42,13 @@ pub struct ListenersMessage {
     ingress: Vec<(u16, usize)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     datagrams: Vec<(u16, usize)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    framed: Vec<(u16, usize)>,
 }
 
 impl Listeners {
     pub fn is_empty(&self) -> bool {
-        self.published.is_empty() && self.ingress.is_empty() && self.datagrams.is_empty()
+        self.sockets().next().is_none()
     }
 
     /// As the container knows them.
@@ -51,16 +56,18 @@ impl Listeners {
         let published = self.published.iter().map(|listener| listener.container_port);
         let tcp = published.chain(self.ingress.iter().map(|listener| listener.container_port));
         let udp = self.datagrams.iter().map(|listener| listener.container_port);
+        let udp = udp.chain(self.framed.iter().map(|listener| listener.container_port));
         let udp = udp.map(|number| Port { number, transport: Transport::Udp });
         tcp.map(Port::tcp).chain(udp)
     }
 
-    /// The sockets: the published ones, those of the ingress, those for datagrams.
+    /// The sockets: the published ones, those of the ingress, those for datagrams of both.
     pub fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let published = self.published.iter().map(|listener| listener.socket.as_fd());
         let ingress = self.ingress.iter().map(|listener| listener.socket.as_fd());
         let datagrams = self.datagrams.iter().map(|listener| listener.socket.as_fd());
-        published.chain(ingress).chain(datagrams)
+        let framed = self.framed.iter().map(|listener| listener.socket.as_fd());
+        published.chain(ingress).chain(datagrams).chain(framed)
     }
 
     /// Other descriptors of the same sockets.
@@ -72,32 +79,18 @@ impl Listeners {
             published: copies(&self.published, TcpListener::try_clone)?,
             ingress: copies(&self.ingress, UnixListener::try_clone)?,
             datagrams: copies(&self.datagrams, UdpSocket::try_clone)?,
+            framed: copies(&self.framed, UnixListener::try_clone)?,
         })
     }
 
     /// What to send beside [`Listeners::sockets`].
     pub fn message(&self) -> ListenersMessage {
-        let ports = |count: &mut usize, port: u16| {
-            *count += 1;
-            (port, *count - 1)
-        };
         let mut count = 0;
         ListenersMessage {
-            published: self
-                .published
-                .iter()
-                .map(|listener| ports(&mut count, listener.container_port))
-                .collect(),
-            ingress: self
-                .ingress
-                .iter()
-                .map(|listener| ports(&mut count, listener.container_port))
-                .collect(),
-            datagrams: self
-                .datagrams
-                .iter()
-                .map(|listener| ports(&mut count, listener.container_port))
-                .collect(),
+            published: numbered(&self.published, &mut count),
+            ingress: numbered(&self.ingress, &mut count),
+            datagrams: numbered(&self.datagrams, &mut count),
+            framed: numbered(&self.framed, &mut count),
         }
     }
 
@@ -106,6 +99,7 @@ impl Listeners {
             published: put(self.published, slots),
             ingress: put(self.ingress, slots),
             datagrams: put(self.datagrams, slots),
+            framed: put(self.framed, slots),
         }
     }
 }
@@ -120,8 +114,18 @@ impl ListenersMessage {
             published: take(self.published, slots)?,
             ingress: take(self.ingress, slots)?,
             datagrams: take(self.datagrams, slots)?,
+            framed: take(self.framed, slots)?,
         })
     }
+}
+
+/// Their ports, each with the number of its socket.
+fn numbered<S>(listeners: &[Listener<S>], count: &mut usize) -> Vec<(u16, usize)> {
+    let number = |listener: &Listener<S>| {
+        *count += 1;
+        (listener.container_port, *count - 1)
+    };
+    listeners.iter().map(number).collect()
 }
 
 fn copies<S>(

@@ -45,8 +45,8 @@ pub(crate) struct Container {
     pub ports: Vec<Publish>,
     /// Ports that only the ingress reaches.
     pub ingress_ports: Vec<u16>,
-    /// The same for bytes that are no HTTP, which a Linux program takes.
-    pub stream_ports: Vec<u16>,
+    /// The same for bytes that are no HTTP and for datagrams, which a Linux program takes.
+    pub stream_ports: Vec<Port>,
     pub mounts: Vec<Mounted>,
     /// Every line that its operator grants.
     pub grants: Vec<Capability>,
@@ -314,9 +314,19 @@ impl Launch {
 
     /// The ports on which the ingress may reach it.
     pub fn ingress_ports(&self) -> Vec<u16> {
+        self.inside_ports(Transport::Tcp)
+    }
+
+    /// The ports at which the ingress may bring it datagrams.
+    pub fn framed_ports(&self) -> Vec<u16> {
+        self.inside_ports(Transport::Udp)
+    }
+
+    fn inside_ports(&self, transport: Transport) -> Vec<u16> {
         let streams = self.container.stream_ports.iter().filter(|_| self.kind == Kind::Native);
-        let ports = self.container.ingress_ports.iter().chain(streams).copied();
-        ports.filter(|port| self.may_listen(Port::tcp(*port))).collect()
+        let ports = self.container.ingress_ports.iter().map(|port| Port::tcp(*port));
+        let ports = ports.chain(streams.copied()).filter(|port| port.transport == transport);
+        ports.filter(|port| self.may_listen(*port)).map(|port| port.number).collect()
     }
 
     /// Its volumes, with their folders made where they are missing.

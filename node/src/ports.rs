@@ -82,14 +82,14 @@ pub(crate) fn published(listeners: &Listeners) -> Vec<PublishedPort> {
     let datagrams = listeners.datagrams.iter().map(|listener| {
         outside(listener.container_port, listener.socket.local_addr().ok(), Transport::Udp)
     });
-    let is_outside =
-        |port| listeners.published.iter().any(|listener| listener.container_port == port);
-    let ingress = listeners.ingress.iter().map(|listener| listener.container_port);
-    let only_inside = ingress.filter(|port| !is_outside(*port));
-    connections
-        .chain(datagrams)
-        .chain(only_inside.map(|container_port| outside(container_port, None, Transport::Tcp)))
-        .collect()
+    let mut all: Vec<PublishedPort> = connections.chain(datagrams).collect();
+    let ingress = listeners.ingress.iter().map(|one| (one.container_port, Transport::Tcp));
+    let framed = listeners.framed.iter().map(|one| (one.container_port, Transport::Udp));
+    let inside = ingress.chain(framed).map(|(port, over)| outside(port, None, over));
+    let is_outside = |port: &PublishedPort| all.iter().any(|one| one.port() == port.port());
+    let only_inside: Vec<_> = inside.filter(|port| !is_outside(port)).collect();
+    all.extend(only_inside);
+    all
 }
 
 /// Where this machine reaches port `container_port` of a task, if it is published.
@@ -121,9 +121,11 @@ fn connect_ingress(home: &Home, task: &tasks::TaskFolder) -> Option<OwnedFd> {
     let record = task.record();
     let Origin::Cluster(origin) = &record.origin else { return None };
     let sockets = IngressFolder::at(home.ingress()).sockets();
-    let mut ports = record.ports.iter().filter(|port| port.host_port.is_none());
+    let is_inside =
+        |port: &&PublishedPort| port.host_port.is_none() && port.transport == Transport::Tcp;
+    let mut ports = record.ports.iter().filter(is_inside);
     ports.find_map(|port| {
-        let name = socket_name(&origin.tenant, &origin.task, port.container_port);
+        let name = socket_name(&origin.tenant, &origin.task, port.port());
         disk::connect(&sockets.join(name)).ok().map(OwnedFd::from)
     })
 }

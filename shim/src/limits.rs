@@ -127,8 +127,9 @@ pub(crate) const RETRY_TIME: Duration = Duration::from_millis(100);
 
 // The task shim.
 
-/// Two descriptors for each of [`CONNECTIONS_MAX`], and the shim's own.
-pub(crate) const SHIM_OPEN_FILES_MAX: u64 = 4096;
+/// Two descriptors for each of [`CONNECTIONS_MAX`] and [`FRAMED_SESSIONS_MAX`], one for each of
+/// [`SESSIONS_MAX`], and the shim's own.
+pub(crate) const SHIM_OPEN_FILES_MAX: u64 = 6144;
 /// Interval of reading the cgroup's counters and of enforcing time limits.
 pub(crate) const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 /// After the program's end, its output waits this long for a reader that does not read.
@@ -193,6 +194,8 @@ pub(crate) const LISTENING_INTERVAL: Duration = Duration::from_millis(100);
 /// Clients whose datagrams are relayed at once, each with one descriptor of
 /// [`SHIM_OPEN_FILES_MAX`]; the one that was silent for longest makes room for another.
 pub(crate) const SESSIONS_MAX: usize = 1024;
+/// The same of clients of the ingress, each with two descriptors.
+pub(crate) const FRAMED_SESSIONS_MAX: usize = 1024;
 /// A client that was silent, and was not answered, for so long is forgotten, as by Docker's proxy.
 pub(crate) const SESSION_IDLE_TIME_MAX: Duration = Duration::from_secs(90);
 /// How often they are looked for.

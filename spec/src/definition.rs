@@ -25,7 +25,7 @@ use crate::{
     restart::ContainerRestart,
     secret::{SecretName, SecretValue},
     text::{ParseError, written_as_text},
-    transport::Port,
+    transport::{Port, Transport},
 };
 use size::SizeProblem;
 
@@ -216,6 +216,13 @@ pub struct PortMapping {
     pub protocol: Protocol,
 }
 
+impl PortMapping {
+    /// The port that the container listens on, with what it takes.
+    pub fn port(&self) -> Port {
+        Port { number: self.container_port, transport: self.protocol.transport() }
+    }
+}
+
 /// The protocol on a port.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
@@ -228,6 +235,8 @@ pub enum Protocol {
     Http2,
     /// Bytes, for native images.
     Tcp,
+    /// Datagrams, for native images.
+    Udp,
 }
 
 impl Protocol {
@@ -235,7 +244,15 @@ impl Protocol {
     pub fn is_routed(self) -> bool {
         match self {
             Self::Http | Self::Http2 => true,
-            Self::Tcp => false,
+            Self::Tcp | Self::Udp => false,
+        }
+    }
+
+    /// What it goes over.
+    pub fn transport(self) -> Transport {
+        match self {
+            Self::Http | Self::Http2 | Self::Tcp => Transport::Tcp,
+            Self::Udp => Transport::Udp,
         }
     }
 
@@ -289,7 +306,7 @@ impl TaskDefinition {
         });
         let grants = OperatorGrants {
             allow: &self.role.allow,
-            ports: container.ports.iter().map(|port| Port::tcp(port.container_port)).collect(),
+            ports: container.ports.iter().map(PortMapping::port).collect(),
             env: container.env.keys().map(String::as_str).collect(),
             secrets: Vec::new(),
             mounts: mounts.collect(),
@@ -433,7 +450,9 @@ impl ContainerDefinition {
         }
         if let Some(health) = &self.health {
             let port = |port: &PortMapping| (port.container_port, port.protocol.is_http());
-            health.check(&self.ports.iter().map(port).collect::<Vec<_>>())?;
+            // A probe connects, which no port for datagrams answers.
+            let connects = self.ports.iter().filter(|port| port.protocol.transport().is_tcp());
+            health.check(&connects.map(port).collect::<Vec<_>>())?;
         }
         for mount in &self.mounts {
             format!("fs:{};volume={}", mount.path, mount.volume).parse::<Capability>()?;

@@ -8,7 +8,8 @@ use crate::{
     transport::Port,
 };
 
-/// A port of the ingresses whose connections go to a service as they come: a listener of layer 4.
+/// A port of the ingresses whose connections, or datagrams, go to a service as they come: a
+/// listener of layer 4.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceListener {
@@ -26,7 +27,8 @@ pub struct ServiceListener {
     /// The networks that its clients are in; everywhere when left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<SourceNetwork>,
-    /// Seconds until a connection ends in which nothing moves: 350 when left out, as at AWS.
+    /// Seconds until a connection ends in which nothing moves: 350 when left out, as at AWS; 120
+    /// until a client of datagrams is forgotten.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 86_400)]
     pub idle_seconds_max: Option<u32>,
@@ -53,8 +55,8 @@ impl ServiceListener {
                 format!("`idle_seconds_max` is 1 to {}", Self::IDLE_SECONDS_MAX)
             }
             Self { container_port: Some(0), .. } => "`container_port` is 1 to 65535".to_owned(),
-            Self { port, .. } if !port.transport.is_tcp() => {
-                "datagrams are not passed on: use a port for connections".to_owned()
+            Self { port, proxy_protocol: true, .. } if !port.transport.is_tcp() => {
+                "`proxy_protocol` is for connections, and this port takes datagrams".to_owned()
             }
             Self { .. } => return Ok(()),
         };
@@ -238,7 +240,8 @@ mod tests {
         for (text, want) in [
             (r#"{ "port": 20000 }"#, ""),
             (r#"{ "port": 20053, "container_port": 53, "sources": ["10.0.0.0/8"] }"#, ""),
-            (r#"{ "port": "20053/udp" }"#, "datagrams are not passed on"),
+            (r#"{ "port": "20053/udp", "container_port": 53 }"#, ""),
+            (r#"{ "port": "20053/udp", "proxy_protocol": true }"#, "is for connections"),
             (r#"{ "port": 20000, "container_port": 0 }"#, "`container_port` is 1 to"),
             (r#"{ "port": 20000, "idle_seconds_max": 0 }"#, "`idle_seconds_max` is 1 to 86400"),
         ] {

@@ -25,6 +25,7 @@ use crate::{
     secret::{SecretName, SecretValue},
     text::{ParseError, hex_bytes},
     time::Timestamp,
+    transport::Port,
 };
 
 /// The version of every message here. A reader refuses a newer one by name.
@@ -299,7 +300,7 @@ pub struct RouteTable {
     /// What an authority that is to issue a certificate for a host asks it, and the answer.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub challenges: BTreeMap<HostName, HttpChallenge>,
-    /// Ports of the ingress whose connections go to services as they come.
+    /// Ports of the ingress whose connections or datagrams go to services as they come.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub listeners: Vec<ListenerRoute>,
     /// Address of each node's ingress for the other ingresses, `address:port`.
@@ -389,6 +390,13 @@ pub struct Backend {
     /// What it speaks there.
     #[serde(default, skip_serializing_if = "Protocol::is_http")]
     pub protocol: Protocol,
+}
+
+impl Backend {
+    /// The port that its container listens on, with what it takes.
+    pub fn port(&self) -> Port {
+        Port { number: self.container_port, transport: self.protocol.transport() }
+    }
 }
 
 /// Why a request was refused: a code for programs, a sentence for users, and what to try next.

@@ -28,7 +28,7 @@ const ECHO: &str = "#include <arpa/inet.h>\n#include <stdlib.h>\n#include <sys/s
       }\n\
     }\n";
 
-fn client(address: &str) -> UdpSocket {
+pub fn client(address: &str) -> UdpSocket {
     let client = UdpSocket::bind("0.0.0.0:0").expect("a socket");
     client.connect(address).expect("an address");
     client.set_read_timeout(Some(Duration::from_millis(500))).expect("a timeout");
@@ -36,7 +36,7 @@ fn client(address: &str) -> UdpSocket {
 }
 
 /// What comes back for `text`; `None` when nothing did.
-fn ask(client: &UdpSocket, text: &[u8]) -> Option<Vec<u8>> {
+pub fn ask(client: &UdpSocket, text: &[u8]) -> Option<Vec<u8>> {
     client.send(text).ok()?;
     let mut answer = vec![0; 65_536];
     let bytes = client.recv(&mut answer).ok()?;
@@ -44,7 +44,7 @@ fn ask(client: &UdpSocket, text: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// An image with the server, which says on which port it serves.
-fn echo(stage: &Stage) {
+pub fn echo(stage: &Stage) {
     let source = stage.write("echo.c", ECHO);
     let made =
         Command::new("cc").args(["-static", "-o"]).arg(stage.path("echo-udp")).arg(source).status();

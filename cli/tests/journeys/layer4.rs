@@ -141,8 +141,8 @@ fn redis_has_a_port_of_the_ingress_and_answers_through_a_rolling_deployment() {
     for (name, more, want) in [
         ("two", &["--listener", &listener][..], "is that of service `redis` in cluster"),
         ("two", &["--listener", "1"], "none of those that the operator has set aside"),
-        ("two", &["--listener", &format!("{other}:80")], "has no port 80"),
-        ("two", &["--listener", "20000/udp"], "is no listener"),
+        ("two", &["--listener", &format!("{other}:80")], "has no port 80/tcp"),
+        ("two", &["--listener", "20000/sctp"], "is no listener"),
         ("two", &["--listener-proxy-protocol"], "--listener <PORT"),
         ("two", &["--listener", &other, "--listener-source", "10.0.0.1/8"], "is no network"),
     ] {

@@ -61,6 +61,7 @@ mod guides; // the pages of five languages, followed to the letter
 mod apps; // the samples in five languages
 mod languages; // init, dev, and folders that are not built yet
 mod layer4; // Redis as a service
+mod layer4_datagrams; // a server of datagrams as a service
 mod rootless; // Linux images of an ordinary user
 mod subordinate; // tasks of an ordinary user, each a user of its own
 mod inside; // a container of another engine

@@ -2,7 +2,8 @@ use std::sync::Arc;
 
 use engine::{Adopted, Container, Ended, Exit, Listener, Listeners, Stdio};
 use spec::{
-    ContainerDefinition, ContainerHealth, ContainerPhase, Digest, LaunchType, wire::DesiredTask,
+    ContainerDefinition, ContainerHealth, ContainerPhase, Digest, LaunchType, Port, Transport,
+    wire::DesiredTask,
 };
 use tokio::{
     sync::watch,
@@ -321,17 +322,25 @@ impl TaskContainer {
 
     /// Listens on what is not open yet: its listeners stay open from one start to the next.
     fn listen(&mut self, launch: &Launch) -> Result<()> {
-        if self.listeners.published.is_empty() {
+        if self.listeners.published.is_empty() && self.listeners.datagrams.is_empty() {
             let opened = ports::open(&launch.published_ports())
                 .map_err(|error| ports::name_owner(&self.host.home, error))?;
             self.listeners.published = opened.published;
+            self.listeners.datagrams = opened.datagrams;
         }
-        for port in launch.ingress_ports() {
-            let mut open = self.listeners.ingress.iter();
-            if !open.any(|listener| listener.container_port == port) {
+        let inside = [
+            (Transport::Tcp, launch.ingress_ports(), &mut self.listeners.ingress),
+            (Transport::Udp, launch.framed_ports(), &mut self.listeners.framed),
+        ];
+        for (transport, ports, open) in inside {
+            for number in ports {
+                if open.iter().any(|listener| listener.container_port == number) {
+                    continue;
+                }
+                let port = Port { number, transport };
                 let name = socket_name(&self.task.tenant, &self.task.id, port);
                 let socket = self.host.ingress.listen(&name)?;
-                self.listeners.ingress.push(Listener { container_port: port, socket });
+                open.push(Listener { container_port: number, socket });
             }
         }
         Ok(())
@@ -414,8 +423,11 @@ impl TaskContainer {
 
     /// The end: everything that was held for it goes.
     fn finish(&mut self, end: &End) {
-        for listener in std::mem::take(&mut self.listeners).ingress {
-            let port = listener.container_port;
+        let Listeners { ingress, framed, .. } = std::mem::take(&mut self.listeners);
+        let over =
+            |transport| move |one: Listener<_>| Port { number: one.container_port, transport };
+        let ports = ingress.into_iter().map(over(Transport::Tcp));
+        for port in ports.chain(framed.into_iter().map(over(Transport::Udp))) {
             self.host.ingress.unlink(&socket_name(&self.task.tenant, &self.task.id, port));
         }
         self.status.phase = Phase::Exited;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use spec::{ContainerDefinition, NodeId, Transport, wire::DesiredTask};
+use spec::{ContainerDefinition, NodeId, wire::DesiredTask};
 
 use super::{host::Host, readiness};
 use crate::{
@@ -24,11 +24,11 @@ pub(super) fn container(
             address: None,
             host_port: port.host_port?,
             container_port: port.container_port,
-            transport: Transport::Tcp,
+            transport: port.protocol.transport(),
         })
     };
     let http = definition.ports.iter().filter(|port| port.protocol.is_routed());
-    let streams = definition.ports.iter().filter(|port| port.protocol == spec::Protocol::Tcp);
+    let streams = definition.ports.iter().filter(|port| !port.protocol.is_routed());
     let claim =
         |name: &spec::VolumeName| task.definition.volumes.iter().find(|claim| claim.name == *name);
     Ok(Container {
@@ -41,7 +41,7 @@ pub(super) fn container(
         secrets: BTreeMap::new(),
         ports: definition.ports.iter().filter_map(publish).collect(),
         ingress_ports: http.map(|port| port.container_port).collect(),
-        stream_ports: streams.map(|port| port.container_port).collect(),
+        stream_ports: streams.map(spec::PortMapping::port).collect(),
         mounts: definition
             .mounts
             .iter()

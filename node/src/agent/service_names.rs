@@ -83,11 +83,8 @@ impl ServiceNames {
     fn sockets(&self, tenant: &str, name: &str) -> Result<(Vec<String>, bool), NotConnected> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         let way = way(&known, &self.here, tenant, name)?;
-        let mut local: Vec<String> = way
-            .local
-            .iter()
-            .map(|one| socket_name(&one.tenant, &one.task, one.container_port))
-            .collect();
+        let mut local: Vec<String> =
+            way.local.iter().map(|one| socket_name(&one.tenant, &one.task, one.port())).collect();
         if !local.is_empty() {
             // A connection is one request of a guest: replicas take turns.
             let turn = self.turn.fetch_add(1, Ordering::Relaxed);

@@ -8,7 +8,7 @@ use std::{
 use disk::Survives;
 use serde::{Deserialize, Serialize};
 use spec::{
-    Digest, NodeId, TaskId, Tenant,
+    Digest, NodeId, Port, TaskId, Tenant, Transport,
     wire::{RouteCertificate, RouteTable},
 };
 
@@ -69,8 +69,12 @@ pub(crate) struct IngressFolder(PathBuf);
 
 /// The file name of the socket by which the ingress reaches a port of a task. A digest, because
 /// tenant and task together can be longer than a socket's path may be.
-pub fn socket_name(tenant: &Tenant, task: &TaskId, container_port: u16) -> String {
-    let mut hex = Digest::of(format!("{tenant}/{task}/{container_port}").as_bytes()).hex();
+pub fn socket_name(tenant: &Tenant, task: &TaskId, port: Port) -> String {
+    let port = match port.transport {
+        Transport::Tcp => port.number.to_string(),
+        Transport::Udp => port.to_string(),
+    };
+    let mut hex = Digest::of(format!("{tenant}/{task}/{port}").as_bytes()).hex();
     hex.truncate(32);
     format!("{hex}.sock")
 }
@@ -213,8 +217,12 @@ mod tests {
     #[test]
     fn sockets_of_two_tasks_never_share_a_name() {
         let name = |tenant: &str, task: &str, port| {
+            let port: Port = format!("{port}").parse().unwrap();
             socket_name(&tenant.parse().unwrap(), &task.parse().unwrap(), port)
         };
+        let datagrams = Port { number: 80, transport: Transport::Udp };
+        let of_datagrams = socket_name(&"a-b".parse().unwrap(), &"c".parse().unwrap(), datagrams);
+        assert_ne!(name("a-b", "c", 80), of_datagrams);
         assert_ne!(name("a-b", "c", 80), name("a", "b-c", 80));
         assert_ne!(name("a", "b", 80), name("a", "b", 8));
         assert!(name(&"a".repeat(63), &"b".repeat(63), 65535).len() < 40);

@@ -89,6 +89,11 @@ pub(super) const INSIDE_PREFACE_TIME_MAX: Duration = Duration::from_secs(2);
 pub(super) const LAYER4_CONNECTIONS_MAX: usize = 4096;
 /// Of these, from one address prefix.
 pub(super) const LAYER4_CONNECTIONS_PER_ADDRESS_MAX: usize = 1024;
+/// Clients of ports for datagrams, of all services: each has a descriptor and a buffer of 8 KiB. The
+/// one that was silent for longest makes room for another.
+pub(super) const LAYER4_SESSIONS_MAX: usize = 4096;
+/// Of these, of one port from one address prefix.
+pub(super) const LAYER4_SESSIONS_PER_ADDRESS_MAX: usize = 1024;
 /// Descriptors for all of these, and one more for each on its way to a replica. Where there are
 /// fewer, the limits are less in proportion.
 pub(super) const DESCRIPTORS_WANTED: u64 = 2
@@ -98,7 +103,8 @@ pub(super) const DESCRIPTORS_WANTED: u64 = 2
         + HANDSHAKES_MAX
         + INSIDE_CONNECTIONS_MAX
         + LAYER4_CONNECTIONS_MAX) as u64
-    + 256;
+    + LAYER4_SESSIONS_MAX as u64
+    + 512;
 
 /// Clients of one service whose requests are counted at one time: some 5 MB.
 pub(super) const RATE_CLIENTS_MAX: usize = 65_536;
@@ -156,6 +162,20 @@ pub(super) const LAYER4_REPLICAS_TRIED_MAX: usize = 3;
 pub(super) const LAYER4_LEFT_OUT_FOR: Duration = Duration::from_secs(10);
 /// A connection in which nothing moves, as a network load balancer of AWS has it.
 pub(super) const LAYER4_IDLE_TIME_MAX: Duration = Duration::from_secs(350);
+
+/// A client of datagrams that was silent, and was not answered, for so long is forgotten, as a
+/// network load balancer of AWS has it.
+pub(super) const LAYER4_SESSION_IDLE_TIME_MAX: Duration = Duration::from_secs(120);
+/// Datagrams of one client that wait for its replica; more are lost, as on any network.
+pub(super) const LAYER4_DATAGRAMS_WAITING_MAX: usize = 64;
+/// Bytes of those of all clients.
+pub(super) const LAYER4_BYTES_WAITING_MAX: usize = 16 << 20;
+/// Read at once of the answers to one client.
+pub(super) const LAYER4_ANSWER_BYTES: usize = 8 << 10;
+/// For a replica to take a datagram: its node is frozen after that, or cut off.
+pub(super) const LAYER4_TAKEN_TIME_MAX: Duration = Duration::from_secs(2);
+/// For the last answers of a replica that has left the port.
+pub(super) const LAYER4_ANSWERS_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// A request that calls from service to service so often goes in circles.
 pub(super) const HOPS_MAX: u32 = 16;

@@ -41,7 +41,7 @@ impl PeerTls {
     pub fn connector(&self, protocol: Protocol) -> Option<TlsConnector> {
         self.get(|tls| match protocol {
             Protocol::Http2 => tls.connector_http2.clone(),
-            Protocol::Http | Protocol::Tcp => tls.connector.clone(),
+            Protocol::Http | Protocol::Tcp | Protocol::Udp => tls.connector.clone(),
         })
     }
 

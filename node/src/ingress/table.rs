@@ -151,7 +151,7 @@ impl Table {
         let addresses = AddressRules::new(networks.into_iter().map(PrivateNetwork::host));
         let known = Known::of(before);
         let replica = |backend: &Backend| {
-            let name = socket_name(&backend.tenant, &backend.task, backend.container_port);
+            let name = socket_name(&backend.tenant, &backend.task, backend.port());
             let target = match backend.node == here {
                 true => Target::Local(folder.join(&name)),
                 false => peer(&routes, &backend.node)?,

@@ -34,6 +34,7 @@ use super::{
 use crate::identity::{IngressIdentity, tests::Ca};
 
 mod calls;
+mod datagrams;
 mod frozen;
 mod front;
 mod host_certificates;
@@ -138,7 +139,11 @@ impl Site {
     }
 
     fn socket(&self, task: &str) -> UnixListener {
-        let name = socket_name(&"me".parse().unwrap(), &task.parse().unwrap(), 80);
+        self.socket_at(task, spec::Port::tcp(80))
+    }
+
+    fn socket_at(&self, task: &str, port: spec::Port) -> UnixListener {
+        let name = socket_name(&"me".parse().unwrap(), &task.parse().unwrap(), port);
         let listener = self.folder.listen(&name).unwrap();
         listener.set_nonblocking(true).unwrap();
         UnixListener::from_std(listener).unwrap()

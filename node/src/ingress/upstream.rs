@@ -183,7 +183,7 @@ impl Probed {
     fn question(&self) -> &'static [u8] {
         match self.protocol {
             Protocol::Http2 => HTTP2_PREFACE,
-            Protocol::Http | Protocol::Tcp => hop::WITHOUT_HOST.as_bytes(),
+            Protocol::Http | Protocol::Tcp | Protocol::Udp => hop::WITHOUT_HOST.as_bytes(),
         }
     }
 }

@@ -466,16 +466,19 @@ async fn a_report_of_any_size_is_taken_and_any_request_is_a_heartbeat() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_port_that_speaks_http2_is_one_of_a_linux_image() {
+async fn a_port_that_speaks_http2_or_takes_datagrams_is_one_of_a_linux_image() {
     let plane = TestControlPlane::start().await;
-    let speaking = |image: &str| {
-        let mut definition = definition("rpc", image);
-        let port = r#"{ "container_port": 50051, "protocol": "http2" }"#;
-        definition.containers[0].ports = vec![serde_json::from_str(port).unwrap()];
-        definition
-    };
-    let refused = plane.client.register(&speaking("cats")).await.unwrap_err();
-    assert!(refused.to_string().contains("`protocol = \"http2\"` on port 50051"), "{refused}");
-    assert!(refused.hint().unwrap().contains("needs a Linux image"), "{refused}");
-    plane.client.register(&speaking("native")).await.unwrap();
+    for (protocol, hint) in [("http2", "needs a Linux image"), ("udp", "need a Linux image")] {
+        let speaking = |image: &str| {
+            let mut definition = definition("rpc", image);
+            let port = serde_json::json!({ "container_port": 50051, "protocol": protocol });
+            definition.containers[0].ports = vec![serde_json::from_value(port).unwrap()];
+            definition
+        };
+        let refused = plane.client.register(&speaking("cats")).await.unwrap_err();
+        let want = format!("`protocol = \"{protocol}\"` on port 50051");
+        assert!(refused.to_string().contains(&want), "{refused}");
+        assert!(refused.hint().unwrap().contains(hint), "{refused}");
+        plane.client.register(&speaking("native")).await.unwrap();
+    }
 }

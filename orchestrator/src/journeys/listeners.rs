@@ -1,4 +1,4 @@
-use spec::{IngressSettings, LaunchType, Port, ServiceListener, TaskDefinition};
+use spec::{IngressSettings, LaunchType, ServiceListener, TaskDefinition};
 
 use super::fixture::TestControlPlane;
 use crate::{Client, CreateService, Error, UpdateService};
@@ -7,15 +7,19 @@ fn definition() -> TaskDefinition {
     let ports = serde_json::json!([
         { "container_port": 80 },
         { "container_port": 6379, "protocol": "tcp" },
+        { "container_port": 53, "protocol": "udp" },
     ]);
-    let container = serde_json::json!({ "name": "app", "image": "cats", "ports": ports });
+    let container = serde_json::json!({ "name": "app", "image": "native", "ports": ports });
     let text = serde_json::json!({ "family": "cats", "containers": [container] });
     serde_json::from_value(text).unwrap()
 }
 
-fn with(listeners: &[(u16, Option<u16>)]) -> IngressSettings {
-    let listener = |(port, container_port): &(u16, Option<u16>)| ServiceListener {
-        port: Port::tcp(*port),
+/// A port of the ingress, and one of the container.
+type Listener = (&'static str, Option<u16>);
+
+fn with(listeners: &[Listener]) -> IngressSettings {
+    let listener = |(port, container_port): &Listener| ServiceListener {
+        port: port.parse().unwrap(),
         container_port: *container_port,
         proxy_protocol: false,
         sources: Vec::new(),
@@ -25,11 +29,7 @@ fn with(listeners: &[(u16, Option<u16>)]) -> IngressSettings {
     IngressSettings { listeners, ..IngressSettings::default() }
 }
 
-async fn create(
-    client: &Client,
-    name: &str,
-    listeners: &[(u16, Option<u16>)],
-) -> Result<(), Error> {
+async fn create(client: &Client, name: &str, listeners: &[Listener]) -> Result<(), Error> {
     let service = CreateService {
         ingress: with(listeners),
         ..CreateService::new(name.parse().unwrap(), "cats:1".parse().unwrap(), LaunchType::Node, 1)
@@ -49,28 +49,34 @@ async fn a_port_has_one_service_and_the_operator_says_which_ports_there_are() {
         client.create_cluster(&"main".parse().unwrap()).await.unwrap();
         client.register(&definition()).await.unwrap();
     }
-    create(client, "one", &[(20000, None), (20001, Some(80))]).await.unwrap();
+    create(client, "one", &[("20000", None), ("20001", Some(80))]).await.unwrap();
     for (name, listeners, want) in [
-        ("two", &[(20000, None)][..], "`20000/tcp` is that of service `one` in cluster `main`"),
-        ("two", &[(20010, None)], "is none of those that the operator has set aside"),
-        ("two", &[(1, None)], "use one of 20000-20009"),
-        ("two", &[(20002, Some(81))], "has no port 81"),
-        ("two", &[(20002, None), (20002, None)], "`20002/tcp` is given twice"),
+        ("two", &[("20000", None)][..], "`20000/tcp` is that of service `one` in cluster `main`"),
+        ("two", &[("20010", None)], "is none of those that the operator has set aside"),
+        ("two", &[("1", None)], "use one of 20000-20009"),
+        ("two", &[("20002", Some(81))], "has no port 81/tcp"),
+        ("two", &[("20002", None), ("20002", None)], "`20002/tcp` is given twice"),
+        ("two", &[("20002/udp", Some(80))], "has no port 80/udp"),
+        ("two", &[("20002", Some(53))], "has no port 53/tcp"),
     ] {
         let said = said(create(client, name, listeners).await);
         assert!(said.contains(want), "{listeners:?}: {said}");
     }
-    let taken = said(create(&other, "two", &[(20000, None)]).await);
+    // The same number for datagrams is another port.
+    create(&other, "datagrams", &[("20000/udp", None)]).await.unwrap();
+    let taken = said(create(client, "two", &[("20000/udp", Some(53))]).await);
+    assert!(taken.contains("port `20000/udp` is taken"), "{taken}");
+    let taken = said(create(&other, "two", &[("20000", None)]).await);
     assert!(taken.contains("port `20000/tcp` is taken"), "{taken}");
     assert!(!taken.contains("one") && !taken.contains("acme"), "{taken}");
 
     // A port is free again when its service has it no more, or is gone.
     let (main, one) = ("main".parse().unwrap(), "one".parse().unwrap());
-    let change = UpdateService { ingress: Some(with(&[(20001, None)])), ..Default::default() };
+    let change = UpdateService { ingress: Some(with(&[("20001", None)])), ..Default::default() };
     client.update_service(&main, &one, &change).await.unwrap();
-    create(&other, "two", &[(20000, None)]).await.unwrap();
-    let taken = said(create(client, "three", &[(20000, None)]).await);
+    create(&other, "two", &[("20000", None)]).await.unwrap();
+    let taken = said(create(client, "three", &[("20000", None)]).await);
     assert!(taken.contains("port `20000/tcp` is taken") && !taken.contains("two"), "{taken}");
     client.delete_service(&main, &one).await.unwrap();
-    create(&other, "three", &[(20001, None)]).await.unwrap();
+    create(&other, "three", &[("20001", None)]).await.unwrap();
 }

@@ -8,7 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use spec::{
     ClusterName, ContainerDefinition, ContainerName, Deployment, FileGrant, LaunchType,
-    NodeGroupName, NodeId, NodeSpec, PortMapping, Protocol, Service, ServiceEvent, ServiceListener,
+    NodeGroupName, NodeId, NodeSpec, PortMapping, Service, ServiceEvent, ServiceListener,
     ServiceName, Taint, Task, TaskDefinition, TaskDefinitionId, TaskId, TaskPhase, TaskSpec,
     TaskStatus, Tenant, Timestamp, VolumeName,
 };
@@ -127,15 +127,15 @@ impl DefinitionRecord {
     }
 
     /// The port that a listener leads to, in the first container that has it: the one that is
-    /// named, or the first for bytes.
+    /// named, or the first for bytes or datagrams.
     pub fn listener_port(&self, listener: &ServiceListener) -> Option<PortMapping> {
         let leads_to = |port: &&PortMapping| match listener.container_port {
             Some(number) => port.container_port == number,
-            None => port.protocol == Protocol::Tcp,
+            None => !port.protocol.is_routed(),
         };
-        let is_reached = listener.port.transport.is_tcp();
-        let containers = self.definition.containers.iter().filter(|_| is_reached);
-        containers.flat_map(|container| &container.ports).find(leads_to).copied()
+        let is_over_it = |port: &&PortMapping| port.protocol.transport() == listener.port.transport;
+        let ports = self.definition.containers.iter().flat_map(|container| &container.ports);
+        ports.filter(is_over_it).find(leads_to).copied()
     }
 
     pub fn is_native(&self) -> bool {

@@ -260,6 +260,8 @@ impl<'a> Owner<'a> {
                     Token::Connection(id) => self.relay.wake(id),
                     Token::Datagrams(index) => self.relay.receive(&self.poller, index),
                     Token::Session(id) => self.relay.reply(id),
+                    Token::FramedPort(index) => self.relay.accept_framed(&self.poller, index),
+                    Token::FramedSession(id) => self.relay.pump_framed(&self.poller, id),
                     Token::ControlSocket => self.control.accept(&self.poller),
                     Token::Control(id) => self.answer(id),
                     Token::ExecSocket

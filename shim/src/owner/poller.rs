@@ -35,6 +35,10 @@ pub(crate) enum Token {
     Datagrams(u32),
     /// The program's answers to one client of those.
     Session(u32),
+    /// The listener by which the ingress brings datagrams.
+    FramedPort(u32),
+    /// One side of a client's connection there.
+    FramedSession(u32),
     /// The socket on which clients of `exec` connect.
     ExecSocket,
     /// The connection of such a client.
@@ -78,6 +82,8 @@ impl Token {
             Self::OutboundConnection(number) => (15, number),
             Self::Resolver => (16, 0),
             Self::Broker => (17, 0),
+            Self::FramedPort(number) => (18, number),
+            Self::FramedSession(number) => (19, number),
         };
         kind << KIND_SHIFT | u64::from(number)
     }
@@ -102,7 +108,9 @@ impl Token {
             14 => Self::Outbound(number),
             15 => Self::OutboundConnection(number),
             16 => Self::Resolver,
-            _ => Self::Broker,
+            17 => Self::Broker,
+            18 => Self::FramedPort(number),
+            _ => Self::FramedSession(number),
         }
     }
 }

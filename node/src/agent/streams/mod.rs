@@ -10,7 +10,7 @@ use std::{future::Future, sync::Arc};
 
 use net::{FrameSender, FrameStream};
 use spec::{
-    Frame, StreamAsk, StreamEnd, StreamRequest, StreamRequests,
+    Frame, Port, StreamAsk, StreamEnd, StreamRequest, StreamRequests,
     wire::{self, Fault},
 };
 use tokio::{
@@ -130,7 +130,8 @@ async fn answer(
         StreamAsk::Stats => until_gone(from_client, stats::send(folder, output)).await,
         StreamAsk::Exec(program) => exec::run(host, folder, *program, output, from_client).await,
         StreamAsk::Forward(port) => {
-            let socket = crate::ingress::socket_name(&request.tenant, &request.task, port);
+            let socket =
+                crate::ingress::socket_name(&request.tenant, &request.task, Port::tcp(port));
             let path = host.ingress.sockets().join(socket);
             forward::relay(folder, port, path, output, from_client).await
         }

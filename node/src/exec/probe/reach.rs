@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use spec::Port;
+
 use crate::{
     home::Home,
     ingress::{IngressFolder, socket_name},
@@ -46,7 +48,7 @@ pub(super) fn ask(
             let Origin::Cluster(origin) = &task.record().origin else {
                 return (false, "it has no socket for the ingress".to_owned());
             };
-            let name = socket_name(&origin.tenant, &origin.task, *port);
+            let name = socket_name(&origin.tenant, &origin.task, Port::tcp(*port));
             let socket = IngressFolder::at(home.ingress()).sockets().join(name);
             let asked = format!("GET {path} on port {port}");
             match get(&socket, path, check.timeout) {

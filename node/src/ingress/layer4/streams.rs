@@ -8,15 +8,19 @@ use std::{
 };
 
 use net::{ConnectionLimits, Connections, Duplex, Tunnel};
-use spec::Port;
+use spec::{Port, Transport};
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpStream, UnixStream},
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
     time::{Instant, sleep, timeout},
 };
 
-use super::{header::proxy_header, reserved::ReservedPorts};
+use super::{
+    datagrams::{self, DatagramLimits},
+    header::proxy_header,
+    reserved::ReservedPorts,
+};
 use crate::ingress::{
     forward::Forwarder,
     limits::{
@@ -32,16 +36,24 @@ use crate::ingress::{
 /// The connections of clients to ports of services.
 pub(in crate::ingress) struct Streams {
     ports: ReservedPorts,
-    forwarder: Arc<Forwarder>,
+    pub(super) forwarder: Arc<Forwarder>,
     connections: Connections,
     limits: ConnectionLimits,
+    pub(super) datagrams: DatagramLimits,
     /// What could not be reached a moment ago.
     unreached: Mutex<HashMap<Unreached, Instant>>,
 }
 
+/// A replica that a connection leads to.
+pub(super) struct Reached {
+    pub replica: Arc<Replica>,
+    pub stream: Box<dyn Duplex>,
+    pub in_flight: InFlight,
+}
+
 /// A replica, or the ingress of a node with all that are behind it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Unreached {
+pub(super) enum Unreached {
     Replica(Arc<str>),
     Ingress(Target),
 }
@@ -77,45 +89,60 @@ impl Streams {
             share(LAYER4_CONNECTIONS_PER_ADDRESS_MAX),
         );
         let unreached = Mutex::default();
-        Arc::new(Self { ports, forwarder, connections, limits, unreached })
+        let datagrams = DatagramLimits::new(share);
+        Arc::new(Self { ports, forwarder, connections, limits, datagrams, unreached })
     }
 
     /// Listens on the ports that services have, as long as they have them.
     pub async fn keep_up(self: &Arc<Self>) -> Infallible {
-        let mut accepting: BTreeMap<u16, tokio::task::AbortHandle> = BTreeMap::new();
+        let mut serving: BTreeMap<Port, AbortHandle> = BTreeMap::new();
         let mut tasks = JoinSet::new();
         loop {
             let wanted = self.forwarder.routes.ports();
-            let wanted = wanted.into_iter().filter(|port| port.transport.is_tcp());
-            let wanted: Vec<u16> = wanted.map(|port| port.number).collect();
-            accepting.retain(|port, task| {
-                let stays = wanted.contains(port);
-                if !stays {
-                    task.abort();
-                    self.ports.close(*port);
-                    tracing::info!(port, "no service has this port any more");
+            let gone = serving.extract_if(.., |port, _| !wanted.contains(port));
+            for (port, task) in gone {
+                task.abort();
+                match port.transport {
+                    Transport::Tcp => self.ports.close(port.number),
+                    Transport::Udp => self.ports.refuse_datagrams(port.number),
                 }
-                stays
-            });
+                tracing::info!(%port, "no service has this port any more");
+            }
             for port in wanted {
-                if accepting.contains_key(&port) {
+                if serving.contains_key(&port) {
                     continue;
                 }
-                match self.ports.listen(port) {
-                    Ok(Some(listener)) => {
-                        tracing::info!(port, "listens for a service");
-                        let streams = self.clone();
-                        let accept = async move { streams.accept(Port::tcp(port), listener).await };
-                        let task = tasks.spawn(accept);
-                        accepting.insert(port, task);
+                match self.serve(port, &mut tasks) {
+                    Ok(Some(task)) => {
+                        tracing::info!(%port, "listens for a service");
+                        serving.insert(port, task);
                     }
                     Ok(None) => {} // not set aside on this node
-                    Err(error) => tracing::warn!(port, %error, "cannot listen for a service"),
+                    Err(error) => tracing::warn!(%port, %error, "cannot listen for a service"),
                 }
             }
             while tasks.try_join_next().is_some() {}
             sleep(LAYER4_LOOK_EVERY).await;
         }
+    }
+
+    /// Begins to serve `port`, if it is one of those that were set aside.
+    fn serve(
+        self: &Arc<Self>,
+        port: Port,
+        tasks: &mut JoinSet<Infallible>,
+    ) -> io::Result<Option<AbortHandle>> {
+        let streams = self.clone();
+        Ok(match port.transport {
+            Transport::Tcp => self
+                .ports
+                .listen(port.number)?
+                .map(|listener| tasks.spawn(async move { streams.accept(port, listener).await })),
+            Transport::Udp => self
+                .ports
+                .receive(port.number)?
+                .map(|socket| tasks.spawn(datagrams::relay(streams, port, socket))),
+        })
     }
 
     async fn accept(self: &Arc<Self>, port: Port, listener: TcpListener) -> Infallible {
@@ -146,7 +173,7 @@ impl Streams {
         let permit = route.service.upgrades.clone().try_acquire_owned();
         let permit = permit.map_err(|_| refused("the port has as many connections as it may"))?;
         client.set_nodelay(true)?;
-        let (mut replica, in_flight) = self.connect(&route).await?;
+        let Reached { stream: mut replica, in_flight, .. } = self.connect(&route).await?;
         if route.listener.proxy_protocol {
             let header = proxy_header(client.peer_addr()?, client.local_addr()?);
             replica.write_all(&header).await?;
@@ -159,7 +186,7 @@ impl Streams {
 
     /// A connection to one of the replicas: to the one with fewer connections of two that were
     /// drawn, and to the next where that cannot be reached.
-    async fn connect(&self, route: &PortRoute) -> io::Result<(Box<dyn Duplex>, InFlight)> {
+    pub(super) async fn connect(&self, route: &PortRoute) -> io::Result<Reached> {
         let wanted = Wanted {
             host: &route.service.host,
             path: "/",
@@ -181,16 +208,23 @@ impl Streams {
             }
             let in_flight = InFlight::with(&replica.in_flight);
             failed = match timeout(CONNECT_TIME_MAX, self.reach(replica)).await {
-                Ok(Ok(stream)) => return Ok((stream, in_flight)),
+                Ok(Ok(stream)) => {
+                    return Ok(Reached { replica: replica.clone(), stream, in_flight });
+                }
                 Ok(Err(error)) => error,
                 Err(_) => io::Error::new(io::ErrorKind::TimedOut, "no answer in time"),
             };
             tracing::debug!(task = %replica.task, error = %failed, "a replica was not reached");
-            let unreached = Unreached::of(replica, &failed);
-            self.unreached().insert(unreached.clone(), Instant::now());
-            tried.push(unreached);
+            tried.push(self.leave_out(replica, &failed));
         }
         Err(failed)
+    }
+
+    /// Tries others first for a while.
+    pub(super) fn leave_out(&self, replica: &Replica, why: &io::Error) -> Unreached {
+        let unreached = Unreached::of(replica, why);
+        self.unreached().insert(unreached.clone(), Instant::now());
+        unreached
     }
 
     /// A client waits for a frozen node once, and others are not sent there for a while.

@@ -140,7 +140,7 @@ async fn another_node_asks_only_about_replicas_that_are_here_and_may_be_its_own(
     let _frozen = site.socket("frozen");
     let mut table = routes(&[backend("n2", "b"), backend("n2", "frozen")], &[("n1", site.peers)]);
     let name = |task: &str| {
-        let name = socket_name(&"me".parse().unwrap(), &task.parse().unwrap(), 80);
+        let name = socket_name(&"me".parse().unwrap(), &task.parse().unwrap(), spec::Port::tcp(80));
         name.trim_end_matches(".sock").to_owned()
     };
     for (trust, name, want) in [

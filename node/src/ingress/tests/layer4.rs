@@ -205,7 +205,7 @@ async fn a_node_of_a_tenant_reaches_no_replica_of_another_at_its_port() {
         let peers = BTreeMap::from([("n2".parse().unwrap(), trust)]);
         RouteTable { listeners, peers, ..routes(&[], &[]) }
     };
-    let name = socket_name(&"me".parse().unwrap(), &"a".parse().unwrap(), 80);
+    let name = socket_name(&"me".parse().unwrap(), &"a".parse().unwrap(), Port::tcp(80));
     let name = name.trim_end_matches(".sock");
     let ask = format!(
         "GET / HTTP/1.1\r\nhost: layer4.margay\r\nconnection: upgrade\r\n\

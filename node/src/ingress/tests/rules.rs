@@ -185,7 +185,7 @@ async fn an_ingress_asks_another_for_the_replica_that_it_has_chosen() {
     let both = [backend("n2", "a"), backend("n2", "b")];
     there.route("n2", &both, &[("n1", there.peers)]);
     for task in ["a", "b", "a", "a", "b"] {
-        let name = socket_name(&"me".parse().unwrap(), &task.parse().unwrap(), 80);
+        let name = socket_name(&"me".parse().unwrap(), &task.parse().unwrap(), spec::Port::tcp(80));
         let name = name.trim_end_matches(".sock");
         let deadline = Instant::now() + Duration::from_secs(5);
         loop {

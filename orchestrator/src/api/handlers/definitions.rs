@@ -88,21 +88,32 @@ fn check_probes(definition: &TaskDefinition, runs: &[Runs]) -> Result<(), ApiErr
 
 /// A Wasm program is called for each request, by a server that speaks HTTP/1.1.
 fn check_protocols(definition: &TaskDefinition, runs: &[Runs]) -> Result<(), ApiError> {
-    let speaks = |container: &spec::ContainerDefinition| {
-        container.ports.iter().find(|port| port.protocol == Protocol::Http2).copied()
+    let is_not_spoken = |port: &&spec::PortMapping| match port.protocol {
+        Protocol::Http2 | Protocol::Udp => true,
+        Protocol::Http | Protocol::Tcp => false,
     };
+    let speaks =
+        |container: &spec::ContainerDefinition| container.ports.iter().find(is_not_spoken).copied();
     let wasm = definition.containers.iter().zip(runs).filter(|(_, runs)| **runs == Runs::Wasm);
     let mut wrong = wasm.filter_map(|(container, _)| Some((container, speaks(container)?)));
     match wrong.next() {
         None => Ok(()),
-        Some((container, port)) => Err(ApiError::invalid(format!(
-            "container `{}` has `protocol = \"http2\"` on port {}, and its image is WebAssembly",
-            container.name, port.container_port
-        ))
-        .hint(
-            "say `protocol = \"http\"`: clients speak HTTP/2 with the ingress all the same; gRPC \
-             with trailers needs a Linux image",
-        )),
+        Some((container, port)) => {
+            let (word, hint) = match port.protocol {
+                Protocol::Udp => ("udp", "datagrams need a Linux image"),
+                Protocol::Http | Protocol::Http2 | Protocol::Tcp => (
+                    "http2",
+                    "say `protocol = \"http\"`: clients speak HTTP/2 with the ingress all the \
+                     same; gRPC with trailers needs a Linux image",
+                ),
+            };
+            Err(ApiError::invalid(format!(
+                "container `{}` has `protocol = \"{word}\"` on port {}, and its image is \
+                 WebAssembly",
+                container.name, port.container_port
+            ))
+            .hint(hint))
+        }
     }
 }
 

@@ -91,17 +91,19 @@ pub(super) fn check(
     let protocol = port.transport.word();
     Err(match listener.container_port {
         Some(number) => {
-            let message = format!("listener `{port}`: task definition `{id}` has no port {number}");
+            let asked = Port { number, ..port };
+            let message = format!("listener `{port}`: task definition `{id}` has no port {asked}");
             ApiError::invalid(message).hint(format!(
                 "add it to a container: ports = [{{ container_port = {number}, protocol = \
                  \"{protocol}\" }}]"
             ))
         }
         None => {
+            let suffix = if port.transport.is_tcp() { "" } else { "/udp" };
             let message =
                 format!("listener `{port}`: task definition `{id}` has no port for `{protocol}`");
             ApiError::invalid(message).hint(format!(
-                "name one, as in --listener {}:PORT, or add it to a container: ports = [{{ \
+                "name one, as in --listener {}:PORT{suffix}, or add it to a container: ports = [{{ \
                  container_port = PORT, protocol = \"{protocol}\" }}]",
                 port.number
             ))

@@ -171,7 +171,7 @@ impl Datagrams {
             return Some(*id);
         }
         let port = &mut self.ports[client.0];
-        let program = connect(port.container_port)?;
+        let program = connect(listening::datagrams(port.container_port)?, port.container_port)?;
         port.told = false;
         if self.sessions.len() >= SESSIONS_MAX {
             self.end_the_oldest();
@@ -197,8 +197,8 @@ impl Datagrams {
 
 /// A socket towards `port` on the container's own loopback, in the family in which it is listened
 /// on.
-fn connect(port: u16) -> Option<UdpSocket> {
-    let (own, program) = match listening::datagrams(port)? {
+pub(super) fn connect(family: Family, port: u16) -> Option<UdpSocket> {
+    let (own, program) = match family {
         Family::V4 => (
             SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             SocketAddr::from((Ipv4Addr::LOCALHOST, port)),

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use self::{
     connection::{ConnectState, Connection, ProgramStream},
     datagrams::{Datagrams, Relayed},
+    framed::FramedDatagrams,
     socket::{ClientStream, Family, HostListener, connect_loopback},
 };
 use crate::{
@@ -26,6 +27,7 @@ use crate::{
 mod listening; // the ports on which the program listens
 mod connection; // bytes between one client and the program
 mod datagrams; // the same without connections
+mod framed; // datagrams of the ingress
 mod socket; // listeners and streams, TCP and Unix
 mod outbound; // what the program connects to
 
@@ -39,6 +41,7 @@ pub(crate) struct Relay {
     datagrams: Datagrams,
     /// Where it was granted any connection to others.
     outbound: Option<Outbound>,
+    framed: FramedDatagrams,
     /// Describes the listeners to the next supervisor, in the order of `ports`.
     message: ListenersMessage,
     connections: HashMap<u32, Connection>,
@@ -90,6 +93,7 @@ impl Relay {
             ports: ports.collect(),
             datagrams: Datagrams::new(listeners.datagrams),
             outbound,
+            framed: FramedDatagrams::new(listeners.framed),
             message,
             connections: HashMap::new(),
             next_id: 0,
@@ -117,7 +121,8 @@ impl Relay {
         if let Some(outbound) = &self.outbound {
             outbound.watch(poller)?;
         }
-        self.datagrams.open(poller)
+        self.datagrams.open(poller)?;
+        self.framed.open(poller)
     }
 
     /// The connections that the program opens, where it may open any.
@@ -135,12 +140,14 @@ impl Relay {
     /// The listeners, and their sockets in that order.
     pub(crate) fn listeners(&self) -> (ListenersMessage, Vec<BorrowedFd<'_>>) {
         let sockets = self.ports.iter().map(|port| port.listener.as_fd());
-        (self.message.clone(), sockets.chain(self.datagrams.sockets()).collect())
+        let sockets = sockets.chain(self.datagrams.sockets()).chain(self.framed.sockets());
+        (self.message.clone(), sockets.collect())
     }
 
     pub(crate) fn container_ports(&self) -> Vec<u16> {
         let ports = self.ports.iter().map(|port| port.container_port);
         let mut ports: Vec<_> = ports.chain(self.datagrams.container_ports()).collect();
+        ports.extend(self.framed.container_ports());
         ports.sort_unstable();
         ports.dedup();
         ports
@@ -170,6 +177,7 @@ impl Relay {
         if let Some(outbound) = &mut self.outbound {
             outbound.drain(poller);
         }
+        self.framed.drain(poller);
         for id in std::mem::take(&mut self.waiting) {
             if let Some(connection) = self.connections.remove(&id) {
                 connection.client.reset();
@@ -216,6 +224,20 @@ impl Relay {
     /// Hands on what the program has answered in session `id`.
     pub(crate) fn reply(&mut self, id: u32) {
         self.bytes_out += self.datagrams.reply(id).bytes;
+    }
+
+    /// Accepts connections of the ingress for datagrams, at port `index` of these.
+    pub(crate) fn accept_framed(&mut self, poller: &Poller, index: u32) {
+        let tells = self.opened_at.elapsed() >= START_LISTEN_TIME_MAX;
+        let unheard = self.framed.accept(poller, index, tells);
+        self.news.extend(unheard.map(listening::message_of_datagrams));
+    }
+
+    /// Hands on the datagrams of session `id` of the ingress.
+    pub(crate) fn pump_framed(&mut self, poller: &Poller, id: u32) {
+        let (bytes_in, bytes_out) = self.framed.pump(poller, id);
+        self.bytes_in += bytes_in;
+        self.bytes_out += bytes_out;
     }
 
     fn add(
