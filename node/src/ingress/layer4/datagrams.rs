@@ -20,8 +20,8 @@ use tokio::{
 };
 
 use super::{
+    reach::{Reach, Reached},
     sessions::Sessions,
-    streams::{Reached, Streams},
 };
 use crate::ingress::{
     limits::{
@@ -68,7 +68,7 @@ struct Known {
 
 /// A client, as its task knows it.
 struct Session {
-    streams: Arc<Streams>,
+    reach: Arc<Reach>,
     route: Arc<PortRoute>,
     socket: Arc<UdpSocket>,
     client: SocketAddr,
@@ -77,13 +77,19 @@ struct Session {
 }
 
 /// Passes on the datagrams of `port`, until it is aborted.
-pub(super) async fn relay(streams: Arc<Streams>, port: Port, socket: UdpSocket) -> Infallible {
+pub(super) async fn relay(
+    reach: Arc<Reach>,
+    limits: Arc<DatagramLimits>,
+    port: Port,
+    socket: UdpSocket,
+) -> Infallible {
     let socket = Arc::new(socket);
     let mut clients = Clients {
         port,
-        sessions: Sessions::new(streams.datagrams.of_address_max),
+        sessions: Sessions::new(limits.of_address_max),
         tasks: JoinSet::new(),
-        streams,
+        reach,
+        limits,
         socket: socket.clone(),
     };
     let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
@@ -107,7 +113,8 @@ pub(super) async fn relay(streams: Arc<Streams>, port: Port, socket: UdpSocket) 
 
 /// The clients of one port.
 struct Clients {
-    streams: Arc<Streams>,
+    reach: Arc<Reach>,
+    limits: Arc<DatagramLimits>,
     port: Port,
     socket: Arc<UdpSocket>,
     sessions: Sessions<Known>,
@@ -117,10 +124,10 @@ struct Clients {
 impl Clients {
     /// What has no room is lost, as on any network.
     fn pass_on(&mut self, datagram: &[u8], from: SocketAddr) {
-        let Some(route) = self.streams.forwarder.routes.port(self.port) else { return };
+        let Some(route) = self.reach.forwarder.routes.port(self.port) else { return };
         let Some(frame) = framed(datagram) else { return };
         let bytes = u32::try_from(frame.len()).unwrap_or(u32::MAX);
-        let waiting = self.streams.datagrams.bytes.clone().try_acquire_many_owned(bytes);
+        let waiting = self.limits.bytes.clone().try_acquire_many_owned(bytes);
         let Ok(permit) = waiting else { return };
         if !route.listener.admits(from.ip()) {
             return;
@@ -159,7 +166,7 @@ impl Clients {
     }
 
     fn open(&mut self, client: SocketAddr, route: Arc<PortRoute>) -> Option<&mut Known> {
-        let limit = self.streams.datagrams.sessions.clone();
+        let limit = self.limits.sessions.clone();
         let mut permit = match self.sessions.is_share_taken(client) {
             true => None,
             false => limit.clone().try_acquire_owned().ok(),
@@ -174,7 +181,7 @@ impl Clients {
         let (sender, receiver) = mpsc::channel(LAYER4_DATAGRAMS_WAITING_MAX);
         let replica = Arc::new(OnceLock::new());
         let session = Session {
-            streams: self.streams.clone(),
+            reach: self.reach.clone(),
             route: route.clone(),
             socket: self.socket.clone(),
             client,
@@ -198,7 +205,7 @@ impl Clients {
 impl Session {
     /// One client, until it is silent, or its replica ends.
     async fn run(mut self) -> io::Result<()> {
-        let Reached { replica, stream, in_flight } = self.streams.connect(&self.route).await?;
+        let Reached { replica, stream, in_flight } = self.reach.connect(&self.route).await?;
         let _ = self.replica.set(replica.name.clone());
         let (mut read, mut write) = tokio::io::split(stream);
         let (mut frames, mut buffer) = (FrameSplitter::default(), vec![0; LAYER4_ANSWER_BYTES]);
@@ -231,7 +238,7 @@ impl Session {
         if let Err(error) = &ended
             && !is_answered
         {
-            self.streams.leave_out(&replica, error);
+            self.reach.leave_out(&replica, error);
         }
         drop(in_flight);
         ended

@@ -2,9 +2,10 @@
 
 mod reserved; // ports that are bound before the ingress gives up its rights
 mod header; // the client of a connection, as the PROXY protocol says it
-mod streams; // connections, from a client to a replica
+mod reach; // the way to a replica
 mod sessions; // clients of datagrams, as many as there may be
 mod datagrams; // the datagrams of a client, to a replica and back
+mod streams; // connections, from a client to a replica
 
 pub use reserved::ReservedPorts;
 
