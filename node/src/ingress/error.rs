@@ -115,7 +115,7 @@ impl GatewayError {
     }
 
     pub fn lost(host: &str) -> Self {
-        let text = format!("a replica of {host} went away before it answered");
+        let text = format!("a replica of {host} went away before it answered in HTTP");
         let error = Self::new(StatusCode::BAD_GATEWAY, "E_WORKER_LOST", text);
         Self { retry_after: Some(A_SECOND), ..error }
     }

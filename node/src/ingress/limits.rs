@@ -89,8 +89,8 @@ pub(super) const INSIDE_PREFACE_TIME_MAX: Duration = Duration::from_secs(2);
 pub(super) const LAYER4_CONNECTIONS_MAX: usize = 4096;
 /// Of these, from one address prefix.
 pub(super) const LAYER4_CONNECTIONS_PER_ADDRESS_MAX: usize = 1024;
-/// Clients of ports for datagrams, of all services: each has a descriptor and a buffer of 8 KiB. The
-/// one that was silent for longest makes room for another.
+/// Clients of ports for datagrams, of all services: each has a descriptor and a buffer of 8 KiB.
+/// The one that was silent for longest makes room for another.
 pub(super) const LAYER4_SESSIONS_MAX: usize = 4096;
 /// Of these, of one port from one address prefix.
 pub(super) const LAYER4_SESSIONS_PER_ADDRESS_MAX: usize = 1024;
@@ -136,8 +136,8 @@ pub(super) const UPSTREAM_STREAMS_MAX: usize = 100;
 pub(super) const UPSTREAM_WINDOW_BYTES: u32 = 64 << 10;
 pub(super) const UPSTREAM_WINDOW_BYTES_ALL: u32 = 1 << 20;
 /// What an ingress waits for a replica beyond what the replica itself gives a request: its own
-/// answer says more.
-pub(super) const BEYOND_THE_REPLICA: Duration = Duration::from_secs(5);
+/// answer says more, and comes within tens of milliseconds of its limit.
+pub(super) const BEYOND_THE_REPLICA: Duration = Duration::from_secs(1);
 /// For a request that may not be sent twice, once its replica stopped answering: one that was only
 /// stopped for a moment still answers it.
 pub(super) const EJECTED_WAIT_MAX: Duration = Duration::from_secs(10);
