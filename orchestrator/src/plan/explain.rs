@@ -2,8 +2,8 @@
 //! nodes report, and from the reasons of the plan. Pure: the same inputs say the same.
 
 use spec::{
-    ClusterName, ContainerStatus, DeploymentState, Explanation, ExplanationCause, LaunchType,
-    NodeCondition, NodeId, NodeProblem, NodeStatus, Scaling, Service, TaskPhase, Timestamp,
+    ContainerStatus, DeploymentState, Explanation, ExplanationCause, LaunchType, NodeCondition,
+    NodeId, NodeProblem, NodeStatus, Scaling, Service, TaskPhase, Timestamp,
 };
 
 use super::{
@@ -25,7 +25,7 @@ const COPIES_SHOWN: usize = 5;
 /// run.
 pub(crate) type Sees<'a> = &'a dyn Fn(&NodeId) -> bool;
 
-fn because(why: impl Into<String>, change: Option<String>) -> ExplanationCause {
+pub(super) fn because(why: impl Into<String>, change: Option<String>) -> ExplanationCause {
     ExplanationCause { why: why.into(), change }
 }
 
@@ -305,40 +305,6 @@ pub(crate) fn node(
     Explanation { subject: format!("node `{id}`"), state: state.to_owned(), causes }
 }
 
-/// Why a host name is answered as it is. `service` is the one that has it, with its ready copies.
-pub(crate) fn route(
-    host: &str,
-    service: Option<(&ServiceKey, u32, Explanation)>,
-    backends: usize,
-    known: &[String],
-) -> Explanation {
-    let subject = format!("host name `{host}`");
-    let Some((key, ready, service)) = service else {
-        let why = match known {
-            [] => "you have no service".to_owned(),
-            known => format!("no service of yours has it; they have: {}", known.join(", ")),
-        };
-        let change = Some(format!("margay service create NAME --cluster {}", cluster_of(host)));
-        let causes = vec![because(why, change)];
-        return Explanation { subject, state: "it is answered with 404".to_owned(), causes };
-    };
-    let (_, cluster, name) = key;
-    let state = match backends {
-        0 if ready > 0 => "it is answered with 503: its copies have no port for it".to_owned(),
-        0 => "it is answered with 503: no copy is ready".to_owned(),
-        1 => "it leads to one copy".to_owned(),
-        many => format!("it leads to {many} copies"),
-    };
-    let mut causes =
-        vec![because(format!("it is of service `{name}` of cluster `{cluster}`"), None)];
-    if backends == 0 && ready > 0 {
-        let port = "a port in the task definition: ports = [{ container_port = PORT }]".to_owned();
-        causes.push(because("no container of its definition has an HTTP port", Some(port)));
-    }
-    causes.extend(service.causes);
-    Explanation { subject, state, causes }
-}
-
 /// What clients of a host that speak TLS are shown.
 pub(crate) fn certificate(certificate: &Certificate, now: Timestamp) -> ExplanationCause {
     let Certificate { name, not_after, .. } = certificate;
@@ -366,11 +332,6 @@ pub(crate) fn order(order: &CertificateOrder, now: Timestamp) -> ExplanationCaus
         format!("no certificate was issued for `{host}` in {tries}, {again}: {error}"),
         Some(format!("{hint}margay certificate renew {certificate}")),
     )
-}
-
-fn cluster_of(host: &str) -> String {
-    let second = host.split('.').nth(1).and_then(|label| label.parse::<ClusterName>().ok());
-    second.map_or("NAME".to_owned(), |cluster| cluster.to_string())
 }
 
 impl Waiting {
@@ -572,17 +533,6 @@ mod tests {
              it takes tasks of tenant `acme` alone\n\
              it runs no Linux images: it has no OCI runtime, or its agent is not root -> see what it \
              lacks, on that machine: margay doctor"
-        );
-    }
-
-    #[test]
-    fn a_host_name_without_a_service_names_those_that_there_are() {
-        let known = ["cats.main.localhost".to_owned()];
-        assert_eq!(
-            told(&route("dogs.main.localhost", None, 0, &known)),
-            "host name `dogs.main.localhost`: it is answered with 404\n\
-             no service of yours has it; they have: cats.main.localhost -> \
-             margay service create NAME --cluster main"
         );
     }
 }

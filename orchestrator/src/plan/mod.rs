@@ -16,6 +16,7 @@ pub(crate) mod node_groups; // machines that come and go with tasks
 mod scaling; // counts that follow load and the clock
 mod reason; // why something waits, and why a task ends
 pub(crate) mod explain; // why something is as it is, and the line that would change it
+pub(crate) mod explain_route; // the same of a host name
 pub(crate) mod events; // what happened to objects, read from their records
 mod host_names; // under which names services and tasks are reached
 mod host_certificates; // which certificate clients of a host are shown

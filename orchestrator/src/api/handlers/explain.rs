@@ -8,7 +8,7 @@ use crate::{
         call::{Call, Reply},
         error::ApiError,
     },
-    plan::{Observed, Subject, explain},
+    plan::{Observed, Subject, explain, explain_route},
     state::{now, records::ServiceKey},
 };
 
@@ -80,8 +80,10 @@ pub(crate) async fn route(call: Call) -> Result<Reply, ApiError> {
         }
         None => None,
     };
-    let known: Vec<String> = table.hosts.keys().take(HOSTS_SHOWN).cloned().collect();
-    let mut explanation = explain::route(&host, service, backends, &known);
+    let given = table.rules.keys().map(ToString::to_string);
+    let known: Vec<String> = given.chain(table.hosts.keys().cloned()).take(HOSTS_SHOWN).collect();
+    let mut explanation = explain_route::route(&host, service, backends, (&known, &names.domain));
+    explanation.causes.extend(rules_of(&table, &host).and_then(explain_route::rules));
     let order = host.parse().ok().and_then(|host| {
         let model = call.state().model();
         model.orders.get(&(tenant.clone(), host)).map(|record| record.order.clone())
@@ -107,9 +109,17 @@ fn shown_for<'a>(
 
 /// The name that the service of `host` has by itself; of several services that of the widest path.
 fn answered_by(table: &spec::wire::RouteTable, host: &str) -> String {
-    let rules = host.parse::<spec::HostName>().ok().and_then(|host| table.rules.get(&host));
+    let rules = rules_of(table, host);
     let service = rules.and_then(|rules| rules.last()?.services.keys().next());
     service.map_or_else(|| host.to_owned(), String::clone)
+}
+
+/// Those of the host, or of the wildcard that it is one of, in the order in which they are tried.
+fn rules_of<'a>(table: &'a spec::wire::RouteTable, host: &str) -> Option<&'a [spec::RouteRule]> {
+    let of = |name: &str| table.rules.get(&name.parse::<spec::HostName>().ok()?);
+    let wildcard = || of(&format!("*.{}", host.split_once('.')?.1));
+    let rules = of(host).or_else(wildcard).filter(|_| !table.hosts.contains_key(host));
+    rules.map(Vec::as_slice)
 }
 
 /// Names that are told when another one leads nowhere.
