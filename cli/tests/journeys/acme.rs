@@ -31,6 +31,13 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port()
 }
 
+/// For connections and for datagrams: a DNS server takes both, and ends where it gets one alone.
+fn port_of_both_kinds() -> u16 {
+    let ports = std::iter::repeat_with(free_port).take(50);
+    let mut both = ports.filter(|port| UdpSocket::bind(("127.0.0.1", *port)).is_ok());
+    both.next().expect("a port")
+}
+
 /// A certificate for this machine that is no authority's, and so can be trusted as a server's.
 fn server_certificate(stage: &Stage, name: &str) -> Option<(String, String)> {
     let file = |ending: &str| stage.path(&format!("{name}.{ending}")).display().to_string();
@@ -73,7 +80,7 @@ impl<'a> Authority<'a> {
     fn new(stage: &'a Stage) -> Option<Self> {
         let programs = programs()?;
         let (chain, key) = server_certificate(stage, "authority")?;
-        let dns_port = UdpSocket::bind("127.0.0.1:0").expect("a port").local_addr().unwrap().port();
+        let dns_port = port_of_both_kinds();
         let mut dns = Command::new(programs.join("pebble-challtestsrv"));
         dns.args(["-dns01", &format!("127.0.0.1:{dns_port}"), "-defaultIPv6", ""]);
         dns.args(["-management", &format!("127.0.0.1:{}", free_port())]);
@@ -81,6 +88,7 @@ impl<'a> Authority<'a> {
         dns.current_dir(stage.path("")).stdin(Stdio::null());
         dns.stdout(Stdio::null()).stderr(Stdio::null());
         let dns = Server(dns.spawn().expect("a DNS server"));
+        eventually("the DNS server listens", || TcpStream::connect(("127.0.0.1", dns_port)).ok());
         let (port, management, running) = (free_port(), free_port(), None);
         Some(Self { stage, programs, port, management, dns_port, _dns: dns, chain, key, running })
     }
