@@ -98,8 +98,8 @@ pub use route::{IngressSettings, RateLimit, RouteRule, RouteSettings, ServiceRef
 pub use scaling::{Scaling, ScalingMetric, ScalingSchedule, ScalingTarget};
 pub use secret::{SecretName, SecretValue};
 pub use stream::{
-    ContainerStats, ExecProgram, Frame, Frames, LogQuery, STREAM_MEDIA_TYPE, StreamAsk, StreamEnd,
-    StreamRequest, StreamRequests, TerminalSize,
+    AccessQuery, ContainerStats, ExecProgram, Frame, Frames, LogQuery, STREAM_MEDIA_TYPE,
+    StreamAsk, StreamEnd, StreamRequest, StreamRequests, TerminalSize,
 };
 pub use text::ParseError;
 pub use time::{Timestamp, parse_bytes, parse_duration, print_bytes};

@@ -101,17 +101,19 @@ pub struct StreamRequests {
 pub struct StreamRequest {
     /// Known to the node that is asked alone, and good for once.
     pub id: String,
-    /// The tenant that the task belongs to.
+    /// The tenant whose client it is.
     pub tenant: Tenant,
-    /// The task.
-    pub task: TaskId,
+    /// The task that it is about; nothing where that is the node's ingress.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskId>,
     /// Which of its containers.
-    pub container: ContainerName,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<ContainerName>,
     /// What the client wants of it.
     pub ask: StreamAsk,
 }
 
-/// What a client wants of a container.
+/// What a client wants of a container, or of the ingress.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum StreamAsk {
@@ -123,6 +125,18 @@ pub enum StreamAsk {
     Forward(u16),
     /// What it uses, every second until its end.
     Stats,
+    /// The requests that a service answered, of the access log of the node's ingress.
+    AccessLog(AccessQuery),
+}
+
+/// Which lines of an access log are meant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AccessQuery {
+    /// Those of this service, by the host name that it has by itself.
+    pub service: String,
+    /// Of these.
+    pub lines: LogQuery,
 }
 
 /// What a container uses at one moment: the record of a stream of statistics.

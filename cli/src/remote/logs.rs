@@ -5,10 +5,11 @@ use std::{
 };
 
 use anyhow::bail;
-use orchestrator::Client;
+use net::FrameStream;
+use orchestrator::{Client, Error};
 use spec::{
-    ClusterName, ContainerName, Frame, LogQuery, LogSource, ServiceName, StreamEnd, Task, TaskId,
-    Timestamp, wire::Fault,
+    ClusterName, ContainerName, Frame, LogQuery, LogSource, NodeId, ServiceName, StreamEnd, Task,
+    TaskId, Timestamp, wire::Fault,
 };
 use tokio::{sync::mpsc, task::JoinSet, time::sleep};
 
@@ -28,21 +29,44 @@ pub struct Shown {
     pub timestamps: bool,
     /// Whether each line has its task in front, also where there is one.
     pub labels: bool,
+    pub format: Format,
 }
 
-/// One container whose log is read.
+/// What is printed of a line.
+#[derive(Debug, Clone, Copy)]
+pub enum Format {
+    /// The line.
+    Lines,
+    /// What this makes of a request; the line where that is nothing.
+    Request(fn(&[u8]) -> Option<String>),
+}
+
+/// What is read.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Source {
-    task: TaskId,
-    /// Nothing where the task has one that is not known yet.
-    container: Option<ContainerName>,
+pub(super) enum Source {
+    /// The log of one container: nothing where the task has one that is not known yet.
+    Container { task: TaskId, container: Option<ContainerName> },
+    /// The requests for a service that the ingress of a node has taken.
+    Ingress { cluster: ClusterName, service: ServiceName, node: NodeId },
 }
 
 impl Source {
     fn label(&self) -> String {
-        match &self.container {
-            Some(container) => format!("{}.{container}", self.task),
-            None => self.task.to_string(),
+        match self {
+            Self::Container { task, container: Some(container) } => format!("{task}.{container}"),
+            Self::Container { task, container: None } => task.to_string(),
+            Self::Ingress { node, .. } => format!("the ingress of node {node}"),
+        }
+    }
+
+    async fn open(&self, client: &Client, query: &LogQuery) -> Result<FrameStream, Error> {
+        match self {
+            Self::Container { task, container } => {
+                client.logs(task, container.as_ref(), query).await
+            }
+            Self::Ingress { cluster, service, node } => {
+                client.access_log((cluster, service), node, query).await
+            }
         }
     }
 }
@@ -73,7 +97,9 @@ pub async fn show(
 ) -> anyhow::Result<()> {
     let (sources, service) = match found {
         Found::Task(task, None) => (sources(&task), None),
-        Found::Task(task, container) => (vec![Source { task: task.id, container }], None),
+        Found::Task(task, container) => {
+            (vec![Source::Container { task: task.id, container }], None)
+        }
         Found::Service(service) => {
             let (cluster, name) = (service.cluster, service.name);
             let tasks = copies(client, &cluster, &name).await?;
@@ -87,8 +113,24 @@ pub async fn show(
     }
 }
 
+/// Prints what is to be read of `sources`.
+///
+/// # Errors
+/// When none can be read.
+pub(super) async fn show_all(
+    client: &Client,
+    sources: Vec<Source>,
+    query: &LogQuery,
+    shown: Shown,
+) -> anyhow::Result<()> {
+    match query.follow {
+        true => follow(client, sources, None, query, shown).await,
+        false => merge(client, sources, query, shown).await,
+    }
+}
+
 fn sources(task: &Task) -> Vec<Source> {
-    let of = |container| Source { task: task.id.clone(), container };
+    let of = |container| Source::Container { task: task.id.clone(), container };
     match task.status.containers.is_empty() {
         true => vec![of(None)],
         false => task.status.containers.iter().map(|one| of(Some(one.name.clone()))).collect(),
@@ -225,7 +267,7 @@ async fn labelled(
 /// Reads one log to its end.
 async fn one(client: Client, source: Source, query: LogQuery, sender: mpsc::Sender<News>) {
     let read = async {
-        let mut stream = client.logs(&source.task, source.container.as_ref(), &query).await?;
+        let mut stream = source.open(&client, &query).await?;
         loop {
             match stream.next().await {
                 Ok(Some(Frame::Log { time, source, partial, text })) => {
@@ -266,10 +308,15 @@ fn print(label: &str, line: &Line, shown: Shown) -> anyhow::Result<bool> {
     if shown.timestamps {
         write!(bytes, "{} ", line.time)?;
     }
+    let words = match shown.format {
+        Format::Lines => None,
+        Format::Request(words) => words(&line.text),
+    };
+    let text = words.as_ref().map_or(&line.text[..], |words| words.as_bytes());
     match terminal {
         // A guest's bytes must not move our cursor.
-        true => bytes.extend_from_slice(printable(&String::from_utf8_lossy(&line.text)).as_bytes()),
-        false => bytes.extend_from_slice(&line.text),
+        true => bytes.extend_from_slice(printable(&String::from_utf8_lossy(text)).as_bytes()),
+        false => bytes.extend_from_slice(text),
     }
     if shown.labels || !line.partial {
         bytes.push(b'\n');

@@ -3,6 +3,7 @@
 
 mod find; // a name -> the task or the service that is meant
 mod logs; // what they wrote
+mod requests; // what clients asked a service for
 mod stats; // what they use
 mod exec; // another program in one
 mod forward; // a port of this machine that leads to one of theirs
@@ -10,7 +11,8 @@ mod forward; // a port of this machine that leads to one of theirs
 pub use exec::exec;
 pub use find::{Found, copies, found};
 pub use forward::{Forwarded, forward};
-pub use logs::{Shown, show};
+pub use logs::{Format, Shown, show};
+pub use requests::requests;
 pub use stats::watch;
 
 use spec::{StreamEnd, wire::Fault};

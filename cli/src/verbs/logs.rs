@@ -39,6 +39,9 @@ pub struct Args {
     cluster: Option<ClusterName>,
     #[command(flatten)]
     shown: Shown,
+    /// Show when each line was written
+    #[arg(short, long)]
+    timestamps: bool,
     #[command(flatten)]
     control: Control,
 }
@@ -61,9 +64,6 @@ pub struct Shown {
     /// Show only lines that hold this text
     #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     grep: Option<String>,
-    /// Show when each line was written
-    #[arg(short, long)]
-    pub timestamps: bool,
 }
 
 /// `--tail`: a number, or Docker's `all`.
@@ -178,7 +178,8 @@ impl Args {
 
     fn show(&self, client: &Client) -> anyhow::Result<()> {
         let query = self.shown.query()?;
-        let shown = remote::Shown { timestamps: self.shown.timestamps, labels: false };
+        let format = remote::Format::Lines;
+        let shown = remote::Shown { timestamps: self.timestamps, labels: false, format };
         block_on(async {
             let found = remote::found(client, &self.task, self.cluster.as_ref()).await?;
             remote::show(client, found, &query, shown).await
@@ -191,7 +192,7 @@ impl Args {
             LogStream::Stdout => (Box::new(stdout.lock()), stdout.is_terminal()),
             LogStream::Stderr => (Box::new(stderr.lock()), stderr.is_terminal()),
         };
-        if self.shown.timestamps {
+        if self.timestamps {
             write!(out, "{} ", line.time)?;
         }
         match terminal {

@@ -1,4 +1,5 @@
 mod converge; // waiting for copies to be ready
+mod access_log; // the requests of clients
 mod create; // a service, from flags
 mod update; // what changes of one
 mod deploying; // the settings of deployments
@@ -71,9 +72,13 @@ pub enum Verb {
         cluster: ClusterName,
         #[command(flatten)]
         shown: super::logs::Shown,
+        /// Show when each line was written
+        #[arg(short, long)]
+        timestamps: bool,
         #[command(flatten)]
         control: Control,
     },
+    AccessLog(access_log::AccessLog),
     /// Show the deployments of a service, hold them, or bring an earlier revision back
     #[command(subcommand)]
     Rollout(rollout::Verb),
@@ -143,9 +148,12 @@ impl Verb {
                 let services: Vec<Service> = services.collect::<Result<_, _>>()?;
                 json(&services)
             }
-            Self::Logs { name, cluster, shown, control } => {
-                show_logs(&control.client(home)?, &cluster, &name, &shown)
+            Self::Logs { name, cluster, shown, timestamps, control } => {
+                let format = remote::Format::Lines;
+                let how = remote::Shown { timestamps, labels: true, format };
+                show_logs(&control.client(home)?, (&cluster, &name), &shown.query()?, how)
             }
+            Self::AccessLog(requests) => requests.run(home),
             Self::Ls { cluster, output, control } => {
                 let client = control.client(home)?;
                 let mut services = block_on(async {
@@ -180,15 +188,13 @@ impl Verb {
 
 fn show_logs(
     client: &Client,
-    cluster: &ClusterName,
-    name: &ServiceName,
-    shown: &super::logs::Shown,
+    (cluster, name): (&ClusterName, &ServiceName),
+    query: &spec::LogQuery,
+    how: remote::Shown,
 ) -> anyhow::Result<()> {
-    let query = shown.query()?;
-    let how = remote::Shown { timestamps: shown.timestamps, labels: true };
     block_on(async {
         let service = Box::new(client.service(cluster, name).await?);
-        remote::show(client, remote::Found::Service(service), &query, how).await
+        remote::show(client, remote::Found::Service(service), query, how).await
     })
 }
 

@@ -77,6 +77,9 @@ fn a_server_of_datagrams_has_a_port_of_the_ingress_and_answers_through_a_rolling
     let said = create("two", &["--listener", &listener, "--detach"]);
     assert!(said.err.contains("is that of service `echo` in cluster"), "{said:?}");
 
+    let err = stage.margay(["port-forward", "echo", "0:53"]).fails(1);
+    assert!(err.contains("it has: 53/udp, which is not forwarded"), "{err}");
+
     // New clients and one that stays, while all replicas change.
     let ends = Arc::new(AtomicBool::new(false));
     let load = thread::spawn({

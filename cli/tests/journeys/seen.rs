@@ -34,6 +34,21 @@ fn requests_are_in_the_access_log_and_errors_are_pages_of_the_service() {
     }
     assert!(line["task"].as_str().is_some_and(|task| task.starts_with("cats-")), "{line}");
     assert!(!log().contains("secret"));
+    // Its tenant reads the lines of its own service, from anywhere.
+    let requests = |more: &[&str]| {
+        let words = ["service", "access-log", "cats", "--cluster", "allthecats"];
+        stage.margay([&words[..], more].concat())
+    };
+    let read = requests(&["--output", "json", "--grep", &id]).ok();
+    assert_eq!(
+        read.lines().map(str::parse::<Value>).collect::<Result<Vec<_>, _>>().unwrap(),
+        [line]
+    );
+    let said = requests(&["--tail", "1"]).ok();
+    assert!(said.contains(" 127.0.0.1 GET http://cats.") && said.contains(" 200 "), "{said}");
+    assert_eq!(requests(&["--until", "1h"]).ok(), "");
+    let err = stage.margay(["service", "access-log", "dogs", "--cluster", "allthecats"]).fails(1);
+    assert!(err.contains("there is no service `dogs`"), "{err}");
 
     let cluster = ["service", "update", "cats", "--cluster", "allthecats"];
     let page = stage.write("sorry.html", "<p>back soon: {request_id}").display().to_string();
@@ -64,6 +79,14 @@ fn requests_are_in_the_access_log_and_errors_are_pages_of_the_service() {
         let log = log();
         (log.starts_with(&before) && log.contains("\"GET /next HTTP/1.1\" 503 ")).then_some(())
     });
+    up.end();
+    std::fs::write(stage.home().join("ingress/access.log"), "127.0.0.1 - - combined\n").unwrap();
+    let _ = std::fs::remove_file(stage.home().join("ingress/access.log.1"));
+    let up = Up::start(&stage);
+    let words = ["service", "access-log", "cats", "--cluster", "allthecats"];
+    let err = stage.margay(words).fails(1);
+    assert!(err.contains("keeps no access log that names services"), "{err}");
+    assert!(err.contains("--access-log json"), "{err}");
     up.end();
     stage.is_empty();
 }

@@ -88,6 +88,11 @@ impl IngressFolder {
         &self.0
     }
 
+    /// The access log of the ingress, and the one before it.
+    pub fn access_logs(&self) -> [PathBuf; 2] {
+        ["access.log", "access.log.1"].map(|name| self.0.join(name))
+    }
+
     pub fn sockets(&self) -> PathBuf {
         self.0.join("sockets")
     }

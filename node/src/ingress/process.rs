@@ -1,4 +1,8 @@
-use std::{io, net::TcpListener, path::PathBuf};
+use std::{
+    io,
+    net::TcpListener,
+    path::{Path, PathBuf},
+};
 
 use net::{TrustedProxies, tls::CertificateFiles};
 use sandbox::{Network, Service};
@@ -15,10 +19,6 @@ use crate::{
     error::{Error, Result},
     home::Home,
 };
-
-/// In the ingress' folder, and the one before it.
-const ACCESS_LOG_FILE: &str = "access.log";
-const ACCESS_LOG_BEFORE: &str = "access.log.1";
 
 #[derive(Debug)]
 pub struct IngressConfig {
@@ -82,11 +82,11 @@ pub fn run(config: IngressConfig, unprivileged: impl FnOnce()) -> Result<()> {
     });
     let certificate = certificate.transpose().map_err(Error::Certificate)?;
     let open = |format| -> Result<_> {
-        let open = |name: &str| {
-            let path = folder.path().join(name);
-            disk::open(&path, disk::Purpose::Append).map_err(Error::file("open", &path))
+        let open = |path: &Path| {
+            disk::open(path, disk::Purpose::Append).map_err(Error::file("open", path))
         };
-        let files = AccessLogFiles::new(open(ACCESS_LOG_FILE)?, open(ACCESS_LOG_BEFORE)?);
+        let [now, before] = folder.access_logs();
+        let files = AccessLogFiles::new(open(&now)?, open(&before)?);
         Ok((format, files.map_err(system("open the access log"))?))
     };
     let access_log = config.access_log.map(open).transpose()?;

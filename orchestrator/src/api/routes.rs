@@ -20,9 +20,9 @@ use super::{
     call::{Call, Reply},
     error::ApiError,
     handlers::{
-        agent, certificates, clusters, credentials, definitions, events, explain, hosts, identity,
-        ledger, metrics, node_groups, nodes, quotas, rollouts, secrets, services, streams, system,
-        tasks,
+        access_log, agent, certificates, clusters, credentials, definitions, events, explain,
+        hosts, identity, ledger, metrics, node_groups, nodes, quotas, rollouts, secrets, services,
+        streams, system, tasks,
     },
     principal::Access,
     types::*,
@@ -252,6 +252,12 @@ routes! {
         () -> Page(TenantUsage), ledger::tenants;
     GET "/v1/events" Read, "List what happened to services, tasks and nodes, oldest first",
         () -> One(EventList), events::list;
+    GET "/v1/clusters/{cluster}/services/{service}/ingresses" Read,
+        "List the nodes whose ingress answers for a service",
+        () -> Page(ServiceIngress), access_log::ingresses;
+    GET "/v1/clusters/{cluster}/services/{service}/access-log" Read,
+        "Read which requests for a service the ingress of a node has taken",
+        () -> Frames, access_log::read;
     GET "/v1/clusters/{cluster}/services/{service}/explanation" Read,
         "Say why a service is as it is", () -> One(Explanation), explain::service;
     GET "/v1/tasks/{task}/explanation" Read, "Say why a task is as it is",

@@ -196,6 +196,13 @@ pub struct ReportedMetric {
     pub at: Timestamp,
 }
 
+/// An ingress that answers for a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ServiceIngress {
+    /// The node that it is on.
+    pub node: NodeId,
+}
+
 /// The body of `POST /v1/nodes/NODE/drain`.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

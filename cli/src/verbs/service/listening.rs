@@ -7,8 +7,8 @@ use spec::{Port, ServiceListener, SourceNetwork, Transport};
 /// Ports of the ingresses whose connections go to a service as they come.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct ListenerFlags {
-    /// Pass connections to this port of the ingresses, or datagrams with /udp, on to the port of the
-    /// container, or to its first one with protocol = "tcp" or "udp"; repeat it for more
+    /// Pass connections to this port of the ingresses, or datagrams with /udp, on to the port of
+    /// the container, or to its first one with protocol = "tcp" or "udp"; repeat it for more
     #[arg(long, value_name = "PORT[:CONTAINER_PORT][/udp]")]
     listener: Vec<Listener>,
     /// Of these ports take connections from this network alone; repeat it for more

@@ -81,7 +81,12 @@ fn timed_out() -> io::Error {
 fn refused(folder: &TaskFolder, port: u16, error: &io::Error) -> StreamEnd {
     let status = folder.status().ok().flatten();
     let ports = status.map(|status| status.ports).unwrap_or_default();
-    let ports: Vec<String> = ports.iter().map(|port| port.container_port.to_string()).collect();
+    // Datagrams are not forwarded.
+    let shown = |port: &spec::PublishedPort| match port.transport.is_tcp() {
+        true => port.container_port.to_string(),
+        false => format!("{}, which is not forwarded", port.port()),
+    };
+    let ports: Vec<String> = ports.iter().map(shown).collect();
     let (message, hint) = match (error.kind(), ports.is_empty()) {
         (io::ErrorKind::NotFound, true) => (
             format!("port {port} is not open: the container has none"),

@@ -3,14 +3,11 @@ use std::{cell::RefCell, ops::ControlFlow};
 use memchr::memmem::Finder;
 use spec::{Frame, LogQuery, LogSource, StreamEnd, Timestamp};
 
-use super::Output;
+use super::{Output, batch::Batch};
 use crate::{
     error::{Error, Result},
     tasks::{LogLine, LogOptions, LogStream, TaskFolder, follow_while, now},
 };
-
-/// Lines that are there already travel together, as far as this.
-const TOGETHER_BYTES: usize = 16 << 10;
 
 /// Sends the lines that are meant, to the end of the log or of the task.
 pub(super) async fn send(
@@ -34,16 +31,12 @@ fn read(folder: &TaskFolder, query: &LogQuery, output: &Output) -> Result<()> {
     // What is written from now on is later than an end that is past.
     let follow = query.follow && query.until.is_none_or(|until| until > now());
     let tail = query.tail.map(|lines| usize::try_from(lines).unwrap_or(usize::MAX));
-    let lines = RefCell::new(Vec::new());
-    let give = |lines: &mut Vec<u8>| match lines.is_empty() {
-        true => !output.0.is_closed(),
-        false => output.0.send_whole_blocking(std::mem::take(lines)).is_ok(),
-    };
+    let lines = RefCell::new(Batch::to(output));
     // A text of a client is looked for in what a guest wrote: in linear time, whatever both are.
     let text = query.grep.as_deref().map(Finder::new);
     let wanted = |line: &LogLine<'_>| is_wanted(query, text.as_ref(), line);
     let is_over = || query.until.is_some_and(|until| now() > until);
-    let goes_on = || give(&mut lines.borrow_mut()) && !is_over();
+    let goes_on = || lines.borrow_mut().flush() && !is_over();
     follow_while(folder, LogOptions { follow, tail }, wanted, goes_on, |line| {
         let frame = Frame::Log {
             time: time_of(&line),
@@ -54,9 +47,7 @@ fn read(folder: &TaskFolder, query: &LogQuery, output: &Output) -> Result<()> {
             partial: line.partial,
             text: line.text.to_vec(),
         };
-        let mut lines = lines.borrow_mut();
-        lines.extend_from_slice(&frame.encode());
-        match lines.len() < TOGETHER_BYTES || give(&mut lines) {
+        match lines.borrow_mut().push(&frame) {
             true => ControlFlow::Continue(()),
             false => ControlFlow::Break(()),
         }

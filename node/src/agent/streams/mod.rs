@@ -1,7 +1,9 @@
 //! Streams that clients of the control plane wait for: what a container wrote and uses, programs in
 //! it, connections to its ports. The node dials; nothing listens for them here.
 
+mod batch; // lines that travel together
 mod logs; // what a container wrote
+mod access; // requests that the ingress has taken
 mod stats; // what it uses
 mod exec; // another program in it
 mod forward; // a connection to one of its ports
@@ -10,7 +12,8 @@ use std::{future::Future, sync::Arc};
 
 use net::{FrameSender, FrameStream};
 use spec::{
-    Frame, Port, StreamAsk, StreamEnd, StreamRequest, StreamRequests,
+    ContainerName, Frame, Port, StreamAsk, StreamEnd, StreamRequest, StreamRequests, TaskId,
+    Tenant,
     wire::{self, Fault},
 };
 use tokio::{
@@ -120,23 +123,49 @@ async fn answer(
     output: &Output,
     from_client: &mut FrameStream,
 ) -> StreamEnd {
-    let task = request.task.to_string();
-    let folder = match folder(host, &request).await {
+    let StreamRequest { tenant, task, container, ask, .. } = request;
+    let Some((task, container)) = task.zip(container) else {
+        return of_ingress(host, ask, output, from_client).await;
+    };
+    let folder = match folder(host, (&tenant, &task, &container)).await {
         Ok(folder) => folder,
         Err(fault) => return StreamEnd { exit_code: None, fault: Some(fault) },
     };
-    let ended = match request.ask {
+    let ended = match ask {
         StreamAsk::Logs(query) => until_gone(from_client, logs::send(folder, query, output)).await,
         StreamAsk::Stats => until_gone(from_client, stats::send(folder, output)).await,
         StreamAsk::Exec(program) => exec::run(host, folder, *program, output, from_client).await,
         StreamAsk::Forward(port) => {
-            let socket =
-                crate::ingress::socket_name(&request.tenant, &request.task, Port::tcp(port));
+            let socket = crate::ingress::socket_name(&tenant, &task, Port::tcp(port));
             let path = host.ingress.sockets().join(socket);
             forward::relay(folder, port, path, output, from_client).await
         }
+        StreamAsk::AccessLog(_) => return not_offered(),
     };
-    ended.unwrap_or_else(|error| refusal(&task, &error))
+    ended.unwrap_or_else(|error| refusal(task.as_str(), &error))
+}
+
+/// A stream that is about no task.
+async fn of_ingress(
+    host: &Arc<Host>,
+    ask: StreamAsk,
+    output: &Output,
+    from_client: &mut FrameStream,
+) -> StreamEnd {
+    let StreamAsk::AccessLog(query) = ask else { return not_offered() };
+    let [now, before] = host.ingress.access_logs();
+    let logs = access::AccessLogs { now, before, node: host.node.to_string() };
+    let sent = until_gone(from_client, access::send(logs, query, output)).await;
+    sent.unwrap_or_else(|error| {
+        let fault = Fault { code: "failed".to_owned(), message: chain(&error), hint: None };
+        StreamEnd { exit_code: None, fault: Some(fault) }
+    })
+}
+
+fn not_offered() -> StreamEnd {
+    let message = "a node does not offer this stream of its ingress or of a task".to_owned();
+    let fault = Fault { code: "invalid".to_owned(), message, hint: None };
+    StreamEnd { exit_code: None, fault: Some(fault) }
 }
 
 /// Does `work` for as long as its client is there.
@@ -152,16 +181,20 @@ async fn until_gone(
 }
 
 /// The folder of the container, which may have ended.
-async fn folder(host: &Arc<Host>, request: &StreamRequest) -> Result<TaskFolder, Fault> {
-    let StreamRequest { tenant, task, container, .. } = request.clone();
+async fn folder(
+    host: &Arc<Host>,
+    (tenant, task, container): (&Tenant, &TaskId, &ContainerName),
+) -> Result<TaskFolder, Fault> {
+    let own = (tenant.clone(), task.clone(), container.clone());
     let host = host.clone();
     let node = host.node.clone();
     let found = tokio::task::spawn_blocking(move || {
+        let (tenant, task, container) = &own;
         let folder = tasks::find(&host.home, &format!("{tenant}.{task}.{container}")).ok()?;
         match &folder.record().origin {
             Origin::Cluster(origin)
                 if (&origin.tenant, &origin.task, &origin.container)
-                    == (&tenant, &task, &container) =>
+                    == (tenant, task, container) =>
             {
                 Some(folder)
             }
@@ -172,7 +205,7 @@ async fn folder(host: &Arc<Host>, request: &StreamRequest) -> Result<TaskFolder,
         code: "not-found".to_owned(),
         message: format!(
             "container `{}` of task `{}` has left nothing on node `{node}`",
-            request.container, request.task
+            container, task
         ),
         hint: Some("what ended is kept for an hour; see its state: margay task ls -a".to_owned()),
     })

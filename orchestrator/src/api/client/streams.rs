@@ -1,9 +1,12 @@
 use http::Method;
 use net::{ApiRequest, FrameSender, FrameStream};
-use spec::{ContainerName, ExecProgram, Frame, LogQuery, TaskId};
+use spec::{ClusterName, ContainerName, ExecProgram, Frame, LogQuery, NodeId, ServiceName, TaskId};
 
 use super::{ANSWER_TIME_MAX, Client};
-use crate::{Error, api::query::encoded};
+use crate::{
+    Error,
+    api::{query::encoded, types::ServiceIngress},
+};
 
 impl Client {
     /// What a container of a task wrote, one frame for each line. The container may be left out
@@ -14,20 +17,28 @@ impl Client {
         container: Option<&ContainerName>,
         query: &LogQuery,
     ) -> Result<FrameStream, Error> {
-        let LogQuery { follow, tail, since, until, grep } = query;
-        let mut path = format!("/v1/tasks/{task}/logs?follow={follow}");
-        let pairs = [
-            ("container", container.map(ToString::to_string)),
-            ("tail", tail.map(|lines| lines.to_string())),
-            ("since", since.map(|time| time.to_string())),
-            ("until", until.map(|time| time.to_string())),
-            ("grep", grep.clone()),
-        ];
-        for (name, value) in pairs {
-            if let Some(value) = value {
-                path.push_str(&format!("&{name}={}", encoded(&value)));
-            }
-        }
+        let container = container.map(|name| format!("&container={name}")).unwrap_or_default();
+        let path = format!("/v1/tasks/{task}/logs?{}{container}", lines(query));
+        self.open(Method::GET, &path, None).await
+    }
+
+    /// The nodes whose ingress answers for a service.
+    pub async fn service_ingresses(
+        &self,
+        (cluster, service): (&ClusterName, &ServiceName),
+    ) -> Result<Vec<ServiceIngress>, Error> {
+        self.all(&format!("/v1/clusters/{cluster}/services/{service}/ingresses")).await
+    }
+
+    /// Which requests for a service the ingress of `node` has taken, one frame for each.
+    pub async fn access_log(
+        &self,
+        (cluster, service): (&ClusterName, &ServiceName),
+        node: &NodeId,
+        query: &LogQuery,
+    ) -> Result<FrameStream, Error> {
+        let of = format!("/v1/clusters/{cluster}/services/{service}");
+        let path = format!("{of}/access-log?{}&node={node}", lines(query));
         self.open(Method::GET, &path, None).await
     }
 
@@ -79,6 +90,24 @@ impl Client {
         }
         Ok(self.api.open(request, body).await?)
     }
+}
+
+/// Which lines are meant, as a query string.
+fn lines(query: &LogQuery) -> String {
+    let LogQuery { follow, tail, since, until, grep } = query;
+    let mut text = format!("follow={follow}");
+    let pairs = [
+        ("tail", tail.map(|lines| lines.to_string())),
+        ("since", since.map(|time| time.to_string())),
+        ("until", until.map(|time| time.to_string())),
+        ("grep", grep.clone()),
+    ];
+    for (name, value) in pairs {
+        if let Some(value) = value {
+            text.push_str(&format!("&{name}={}", encoded(&value)));
+        }
+    }
+    text
 }
 
 fn with_container(path: &str, container: Option<&ContainerName>) -> String {

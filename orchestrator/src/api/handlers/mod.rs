@@ -8,6 +8,7 @@ pub(crate) mod clusters;
 pub(crate) mod definitions;
 pub(crate) mod credentials; // and the access tokens for them
 pub(crate) mod events; // what happened to objects
+pub(crate) mod access_log; // requests that a service answered
 pub(crate) mod explain; // why something is as it is
 pub(crate) mod hosts; // of services, and domains of tenants
 pub(crate) mod identity; // the caller, and join tokens

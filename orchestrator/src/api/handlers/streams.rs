@@ -26,6 +26,13 @@ use crate::{
 };
 
 pub(crate) async fn logs(call: Call) -> Result<Reply, ApiError> {
+    let query = log_query(&call)?;
+    let place = Place::of(&call).await?;
+    begin(call, place, StreamAsk::Logs(query), None).await
+}
+
+/// Which lines the client wants.
+pub(super) fn log_query(call: &Call) -> Result<LogQuery, ApiError> {
     let grep = match call.query("grep") {
         Some(text) => Some(query::decoded(text)?),
         None => None,
@@ -45,15 +52,13 @@ pub(crate) async fn logs(call: Call) -> Result<Reply, ApiError> {
     let tail = call.query("tail").map(|text| {
         text.parse::<u64>().map_err(|_| ApiError::invalid("`tail` is a number of lines"))
     });
-    let query = LogQuery {
-        follow: flag(&call, "follow")?,
+    Ok(LogQuery {
+        follow: flag(call, "follow")?,
         tail: tail.transpose()?,
         since: time("since")?,
         until: time("until")?,
         grep,
-    };
-    let place = Place::of(&call).await?;
-    begin(call, place, StreamAsk::Logs(query), None).await
+    })
 }
 
 pub(crate) async fn stats(call: Call) -> Result<Reply, ApiError> {
@@ -105,12 +110,12 @@ fn flag(call: &Call, name: &str) -> Result<bool, ApiError> {
 }
 
 /// Where a stream leads, and the room for it.
-struct Place {
-    tenant: Tenant,
-    task: TaskId,
-    container: ContainerName,
-    node: NodeId,
-    permit: StreamPermit,
+pub(super) struct Place {
+    pub tenant: Tenant,
+    /// Nothing where it is the ingress of the node.
+    pub container: Option<(TaskId, ContainerName)>,
+    pub node: NodeId,
+    pub permit: StreamPermit,
 }
 
 impl Place {
@@ -121,17 +126,18 @@ impl Place {
         let container = container(call, &stored.value)?;
         let (node, owner) = node_of(call, &stored.value)?;
         let permit = call.api.streams.admit(&tenant, &node, owner.as_ref())?;
-        Ok(Self { tenant, task, container, node, permit })
+        Ok(Self { tenant, container: Some((task, container)), node, permit })
     }
 }
 
-async fn begin(
+pub(super) async fn begin(
     call: Call,
     place: Place,
     ask: StreamAsk,
     frames: Option<FrameReader>,
 ) -> Result<Reply, ApiError> {
-    let Place { tenant, task, container, node, permit } = place;
+    let Place { tenant, container, node, permit } = place;
+    let (task, container) = container.unzip();
     let streams = &call.api.streams;
     let id = tokens::random_hex();
     let request = StreamRequest { id, tenant: tenant.clone(), task, container, ask };
@@ -191,15 +197,21 @@ fn node_of(call: &Call, record: &TaskRecord) -> Result<(NodeId, Option<Tenant>),
         let message = format!("task `{id}` was placed on no node{why}");
         return Err(ApiError::new(StatusCode::CONFLICT, "not-placed", message));
     };
-    let owner = call.state().model().nodes.get(&node).map(|record| record.tenant.clone());
+    let owner = reachable(call, &node, &format!("which has task `{id}`"))?;
+    Ok((node, owner))
+}
+
+/// The tenant that owns `node`, which can be asked; `why` says for messages what it is needed for.
+pub(super) fn reachable(call: &Call, node: &NodeId, why: &str) -> Result<Option<Tenant>, ApiError> {
+    let owner = call.state().model().nodes.get(node).map(|record| record.tenant.clone());
     let Some(owner) = owner else {
-        let message = format!("node `{node}`, which had task `{id}`, was removed");
+        let message = format!("node `{node}`, {why}, was removed");
         return Err(ApiError::new(StatusCode::NOT_FOUND, "not-found", message));
     };
-    match call.state().reports.node(&node).condition {
-        NodeCondition::Ready | NodeCondition::Suspect => Ok((node, owner)),
+    match call.state().reports.node(node).condition {
+        NodeCondition::Ready | NodeCondition::Suspect => Ok(owner),
         NodeCondition::Disconnected => {
-            let message = format!("node `{node}`, which has task `{id}`, is disconnected");
+            let message = format!("node `{node}`, {why}, is disconnected");
             Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "node-disconnected", message)
                 .hint("see since when: margay node ls"))
         }

@@ -22,6 +22,9 @@ enum Kind {
 /// A key, what it does, and its value.
 type Filter = (&'static str, &'static str, Kind);
 
+const TAIL: Filter =
+    ("tail", "Only the last so many of the lines that are there and meant", Kind::Integer(0, None));
+const GREP: Filter = ("grep", "Only lines that hold this text", Kind::Text);
 const CONTAINER: Filter = ("container", "Which container, where there are several", Kind::Label);
 
 /// By method and path.
@@ -61,14 +64,22 @@ const FILTERS: &[(&str, &str, &[Filter])] = &[
         &[
             CONTAINER,
             ("follow", "Wait for more until the task ends", Kind::Flag),
-            (
-                "tail",
-                "Only the last so many of the lines that are there and meant",
-                Kind::Integer(0, None),
-            ),
+            TAIL,
             ("since", "Only what was written since", Kind::Time),
             ("until", "Only what was written until then", Kind::Time),
-            ("grep", "Only lines that hold this text", Kind::Text),
+            GREP,
+        ],
+    ),
+    (
+        "GET",
+        "/v1/clusters/{cluster}/services/{service}/access-log",
+        &[
+            ("node", "The node whose ingress has logged", Kind::Label),
+            ("follow", "Wait for more", Kind::Flag),
+            TAIL,
+            ("since", "Only requests since", Kind::Time),
+            ("until", "Only requests until then", Kind::Time),
+            GREP,
         ],
     ),
     ("GET", "/v1/tasks/{task}/stats", &[CONTAINER]),

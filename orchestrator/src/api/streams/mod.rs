@@ -232,8 +232,8 @@ mod tests {
         let request = StreamRequest {
             id: "00".to_owned(),
             tenant: "acme".parse().unwrap(),
-            task: "cats-1".parse().unwrap(),
-            container: "cats".parse().unwrap(),
+            task: Some("cats-1".parse().unwrap()),
+            container: Some("cats".parse().unwrap()),
             ask: spec::StreamAsk::Stats,
         };
         let asking = streams.ask(&node, request.clone());
