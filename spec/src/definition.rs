@@ -22,10 +22,11 @@ use crate::{
     limits::LimitOverrides,
     name::{ContainerName, Family, VolumeName},
     placement::NodeExpression,
+    protocol::Protocol,
     restart::ContainerRestart,
     secret::{SecretName, SecretValue},
     text::{ParseError, written_as_text},
-    transport::{Port, Transport},
+    transport::Port,
 };
 use size::SizeProblem;
 
@@ -220,45 +221,6 @@ impl PortMapping {
     /// The port that the container listens on, with what it takes.
     pub fn port(&self) -> Port {
         Port { number: self.container_port, transport: self.protocol.transport() }
-    }
-}
-
-/// The protocol on a port.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Protocol {
-    /// HTTP: the ingress routes to it, and Wasm is called for each request.
-    #[default]
-    Http,
-    /// HTTP/2 without TLS, as gRPC speaks it, for native images: the ingress routes to it, with
-    /// trailers and streams in both directions.
-    Http2,
-    /// Bytes, for native images.
-    Tcp,
-    /// Datagrams, for native images.
-    Udp,
-}
-
-impl Protocol {
-    /// Whether the ingress routes to it.
-    pub fn is_routed(self) -> bool {
-        match self {
-            Self::Http | Self::Http2 => true,
-            Self::Tcp | Self::Udp => false,
-        }
-    }
-
-    /// What it goes over.
-    pub fn transport(self) -> Transport {
-        match self {
-            Self::Http | Self::Http2 | Self::Tcp => Transport::Tcp,
-            Self::Udp => Transport::Udp,
-        }
-    }
-
-    /// Whether it is the usual one.
-    pub fn is_http(&self) -> bool {
-        *self == Self::Http
     }
 }
 

@@ -22,6 +22,7 @@ mod address; // which network addresses no tenant may reach without a second key
 mod capability; // what a guest may reach: one file per kind, and how wants and grants meet
 mod launch_type; // the hosts that a task runs on
 mod transport; // ports, and what carries their bytes
+mod protocol; // what is spoken on a port
 mod limits; // what a run may use at most
 mod quota; // what a tenant may have at most
 
@@ -56,8 +57,7 @@ pub use capability::{
     Rights, Scheme, SecretGrant, Want, bound, resolve,
 };
 pub use definition::{
-    ContainerDefinition, Mount, PortMapping, Protocol, Role, TaskDefinition, TaskDefinitionId,
-    VolumeClaim,
+    ContainerDefinition, Mount, PortMapping, Role, TaskDefinition, TaskDefinitionId, VolumeClaim,
 };
 pub use dependency::{ContainerDependency, DependencyCondition};
 pub use deployment::{
@@ -91,6 +91,7 @@ pub use placement::{
     CapacityProvider, NodeExpression, NodeFacts, Placement, PlacementConstraint, PlacementStrategy,
     Reserved, SchedulingStrategy, Taint, TaintEffect, Toleration, check_label,
 };
+pub use protocol::Protocol;
 pub use quota::{QuotaChange, QuotaExceeded, QuotaResource, TenantQuota};
 pub use reference::Reference;
 pub use restart::ContainerRestart;

@@ -14,13 +14,14 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    definition::{Protocol, TaskDefinition, TaskDefinitionId},
+    definition::{TaskDefinition, TaskDefinitionId},
     host_name::HostName,
     launch_type::LaunchType,
     listener::ServiceListener,
     name::{CertificateName, ClusterName, NodeId, ServiceName, TaskId, Tenant},
     node_problem::NodeProblem,
     object::{NodeSpec, TaskStatus},
+    protocol::Protocol,
     route::{RouteRule, RouteSettings, ServiceRef},
     secret::{SecretName, SecretValue},
     text::{ParseError, hex_bytes},

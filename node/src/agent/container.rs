@@ -1,9 +1,8 @@
 use std::sync::Arc;
 
-use engine::{Adopted, Container, Ended, Exit, Listener, Listeners, Stdio};
+use engine::{Adopted, Container, Ended, Exit, Listeners, Stdio};
 use spec::{
-    ContainerDefinition, ContainerHealth, ContainerPhase, Digest, LaunchType, Port, Transport,
-    wire::DesiredTask,
+    ContainerDefinition, ContainerHealth, ContainerPhase, Digest, LaunchType, wire::DesiredTask,
 };
 use tokio::{
     sync::watch,
@@ -15,6 +14,7 @@ use super::{
     cache::Fetch,
     definition::{container, create},
     host::Host,
+    ingress_sockets,
     limits::ROUTES_TIME_MAX,
     order::{self, Ends},
     report::{ContainerReport, wait_readable},
@@ -26,7 +26,6 @@ use crate::{
     error::{Error, Result, chain},
     health::Monitor,
     images::Ready,
-    ingress::socket_name,
     launch::{self, Launch},
     lifecycle::{Lifecycle, Restart, StartFailed, State},
     local::GRACE,
@@ -328,22 +327,7 @@ impl TaskContainer {
             self.listeners.published = opened.published;
             self.listeners.datagrams = opened.datagrams;
         }
-        let inside = [
-            (Transport::Tcp, launch.ingress_ports(), &mut self.listeners.ingress),
-            (Transport::Udp, launch.framed_ports(), &mut self.listeners.framed),
-        ];
-        for (transport, ports, open) in inside {
-            for number in ports {
-                if open.iter().any(|listener| listener.container_port == number) {
-                    continue;
-                }
-                let port = Port { number, transport };
-                let name = socket_name(&self.task.tenant, &self.task.id, port);
-                let socket = self.host.ingress.listen(&name)?;
-                open.push(Listener { container_port: number, socket });
-            }
-        }
-        Ok(())
+        ingress_sockets::listen(&self.host.ingress, &self.task, launch, &mut self.listeners)
     }
 
     fn write_status(&self) {
@@ -423,13 +407,8 @@ impl TaskContainer {
 
     /// The end: everything that was held for it goes.
     fn finish(&mut self, end: &End) {
-        let Listeners { ingress, framed, .. } = std::mem::take(&mut self.listeners);
-        let over =
-            |transport| move |one: Listener<_>| Port { number: one.container_port, transport };
-        let ports = ingress.into_iter().map(over(Transport::Tcp));
-        for port in ports.chain(framed.into_iter().map(over(Transport::Udp))) {
-            self.host.ingress.unlink(&socket_name(&self.task.tenant, &self.task.id, port));
-        }
+        let listeners = std::mem::take(&mut self.listeners);
+        ingress_sockets::unlink(&self.host.ingress, &self.task, listeners);
         self.status.phase = Phase::Exited;
         self.status.process = None;
         self.status.ended = Some(now());

@@ -20,6 +20,7 @@ mod readiness; // how a replica is asked whether it is ready
 mod definition; // what a task definition says, as a launch
 mod report; // what is known of a container: its status and its usage
 mod adoption; // what an earlier agent has left behind
+mod ingress_sockets; // where the ingress reaches a container
 mod container; // one container of a task
 mod order; // in which order the containers of a task start and end
 mod task; // a task: its containers together
