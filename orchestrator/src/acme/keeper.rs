@@ -124,7 +124,7 @@ impl Keeper<'_> {
             self.publish(due, challenge).await?;
             begun.prove().await?;
         }
-        begun.finish(now()).await
+        begun.finish().await
     }
 
     async fn account(&self, known: &mut Known) -> Result<Account, OrderError> {

@@ -7,7 +7,10 @@ use instant_acme::{
 use spec::{HostName, Timestamp, wire::HttpChallenge};
 
 use super::error::OrderError;
-use crate::{limits::ACME_DECISION_TIME_MAX, state::chain::Chain};
+use crate::{
+    limits::ACME_DECISION_TIME_MAX,
+    state::{chain::Chain, now},
+};
 
 /// What is asked again within one order: 0.5, 1, 2, 4 s apart and so on.
 const POLLS: RetryPolicy = RetryPolicy::new()
@@ -85,11 +88,12 @@ impl Begun {
         error.map_or(OrderError::Undecided, OrderError::from)
     }
 
-    /// The certificate, judged as one that a client uploads.
-    pub async fn finish(mut self, now: Timestamp) -> Result<Issued, OrderError> {
+    /// The certificate, judged as one that a client uploads: by the time when it is here, as it is
+    /// good from its signature on.
+    pub async fn finish(mut self) -> Result<Issued, OrderError> {
         let key_pem = self.order.finalize().await?;
         let chain_pem = self.order.poll_certificate(&POLLS).await?;
-        judged(&self.host, chain_pem, key_pem, now)
+        judged(&self.host, chain_pem, key_pem, now())
     }
 }
 
@@ -113,7 +117,6 @@ mod tests {
     use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 
     use super::*;
-    use crate::state::now;
 
     fn issued(names: &[&str], change: impl Fn(&mut CertificateParams)) -> (String, String) {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
