@@ -6,7 +6,7 @@ use std::{
 
 use net::{KeyedPermit, KeyedSemaphore};
 use spec::{
-    ContainerDefinition, NodeId, Tenant, Usage,
+    ContainerDefinition, NodeId, Port, PortMapping, Tenant, Usage,
     wire::{DesiredTask, WaitingRequests},
 };
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
@@ -134,13 +134,15 @@ impl Host {
         task: &DesiredTask,
         definition: &ContainerDefinition,
     ) -> runtime::Broker {
-        let own = |port: u16| definition.ports.iter().any(|own| own.container_port == port);
+        let own = |port: &Port| definition.ports.iter().any(|own| own.port() == *port);
         let others = task.definition.containers.iter();
         let others = others.filter(|other| other.name != definition.name);
-        let ports = others.flat_map(|other| &other.ports).map(|port| port.container_port);
-        let local = ports.filter(|port| !own(*port)).map(|port| {
+        let ports = others.flat_map(|other| &other.ports).map(PortMapping::port);
+        // Containers of a task reach each other by connections.
+        let ports = ports.filter(|port| port.transport.is_tcp() && !own(port));
+        let local = ports.map(|port| {
             let name = socket_name(&task.tenant, &task.id, port);
-            (port, self.ingress.sockets().join(name))
+            (port.number, self.ingress.sockets().join(name))
         });
         self.broker.of(task.tenant.as_str()).with_local_ports(local.collect())
     }
