@@ -175,6 +175,14 @@ impl Activity {
         self.state().standing(now)
     }
 
+    /// For how long there has been no request, and nothing of a response is left to take.
+    pub fn idle_time(&self, now: Instant) -> Option<Duration> {
+        match self.standing(now) {
+            Standing::Idle(time) => Some(time),
+            Standing::Stalled(_) | Standing::Busy => None,
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

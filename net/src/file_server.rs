@@ -15,8 +15,8 @@ use crate::{
     Connections, FileBody, HttpLimits, TakesFiles, WriteTimeout,
     activity::Activity,
     files::{FlushNoticed, HandOver, may_take, send},
+    http1::http1_with,
     limits::FILE_BYTES_AHEAD,
-    server::http1_with,
     strict::{StrictService, StrictStream, Verdict},
 };
 

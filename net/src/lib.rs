@@ -16,7 +16,8 @@ mod listen; // what connections come from: TCP, and Unix sockets of one owner
 mod proxy_protocol; // the client of a connection, as a proxy in front says
 mod sender; // the client of a request, and what it may not say
 mod strict; // requests that every parser reads in one way
-mod server; // accept loop, HTTP/1.1 over one connection, drain
+mod server; // accept loop, TLS, drain
+mod http1; // HTTP/1.1 over one connection
 mod files; // bodies that are files
 mod tunnel; // a connection that is HTTP no more
 mod file_server; // the same, where bodies may be files

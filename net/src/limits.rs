@@ -36,6 +36,13 @@ pub(crate) const HEADERS_MAX: usize = 100;
 pub(crate) const CHUNK_EXTENSIONS_BYTES_MAX: usize = 8 << 10;
 /// Trailers of one body: half of what hyper takes as well.
 pub(crate) const TRAILER_BYTES_MAX: usize = 8 << 10;
+/// A connection that waits for its next request for so long gives back its buffers: longer than the
+/// pauses of a client that is at work.
+pub(crate) const REST_AFTER: Duration = Duration::from_millis(200);
+/// The longest pause between two looks at whether it waits, while it is at work.
+pub(crate) const REST_LOOKS_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// What is read at once of one that has none: more than an ordinary head.
+pub(crate) const FIRST_BYTES_MAX: usize = 4 << 10;
 /// How long, and how much, a client that was refused is read for nothing, so that it gets to read
 /// why: a round trip between continents, and what a socket's buffer holds.
 pub(crate) const LINGER_TIME_MAX: Duration = Duration::from_secs(1);

@@ -1,14 +1,5 @@
 use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body::Body;
-use hyper::{
-    body::Incoming,
-    server::conn::http1,
-    service::{Service, service_fn},
-};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -18,10 +9,10 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    ConnectionLimits, ConnectionPermit, Listener, WriteTimeout,
+    ConnectionLimits, ConnectionPermit, Listener,
     activity::Activity,
     limits::{ACCEPT_PAUSE, HANDSHAKE_TIME_MAX, HEAD_BYTES_MAX},
-    strict::{HeldHeads, StrictService, StrictStream, Verdict},
+    strict::HeldHeads,
 };
 
 /// The first byte of a connection that speaks TLS: the type of its record.
@@ -139,54 +130,6 @@ impl Connections {
         }
     }
 
-    /// Answers the requests of one connection until its end, or until the server closes: then it
-    /// ends after the request that is under way. A request that is not strictly HTTP/1.1 is
-    /// refused, and the last one. After a response 101 with a [`Tunnel`](crate::Tunnel) the
-    /// connection is that.
-    pub async fn serve_http<S, H, B>(&self, stream: S, limits: HttpLimits, service: H)
-    where
-        S: AsyncRead + AsyncWrite + Unpin,
-        H: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
-        B: Body<Data = Bytes> + Unpin + 'static,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
-        let verdict = Verdict::default();
-        let activity = Activity::current();
-        let strict = StrictService::new(&service, &verdict, &activity);
-        let stream =
-            StrictStream::new(stream, limits.head_bytes_max, &self.heads, &verdict, &activity);
-        let mut connection = http1_with(limits).serve_connection(
-            TokioIo::new(WriteTimeout::new(stream, limits.write_time_max)),
-            service_fn(|request| strict.answer(request)),
-        );
-        // A token of its own, so that connections do not contend for the lock of one.
-        let closing = self.closing.child_token();
-        let ended = tokio::select! {
-            biased;
-            ended = &mut connection => ended,
-            () = closing.cancelled() => {
-                Pin::new(&mut connection).graceful_shutdown();
-                tokio::select! {
-                    biased;
-                    ended = &mut connection => ended,
-                    () = self.cut_off.cancelled() => Ok(()),
-                }
-            }
-        };
-        match (ended, strict.take_tunnel()) {
-            (Ok(()), Some(tunnel)) => {
-                let http1::Parts { io, read_buf, .. } = connection.into_parts();
-                let (stream, left) = io.into_inner().into_inner().into_parts();
-                let client = WriteTimeout::new(stream, limits.write_time_max);
-                // Its peers know how to come again; it would never end by itself.
-                let tunnel = async { tunnel.run(&[&read_buf, &left[..]].concat(), client).await };
-                closing.run_until_cancelled(tunnel).await;
-            }
-            (Ok(()), None) => {}
-            (Err(error), _) => tracing::debug!(%error, "a connection ended early"),
-        }
-    }
-
     /// Cancelled when the server closes: for what runs beside connections, and for responses that
     /// wait for news.
     pub fn closing(&self) -> &CancellationToken {
@@ -210,22 +153,12 @@ impl Connections {
     }
 }
 
-pub(crate) fn http1_with(limits: HttpLimits) -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.head_time_max)
-        // Not `max_headers`: hyper's own number is ours, and one that is said costs each head
-        // several kilobytes of moves.
-        .max_buf_size(limits.head_bytes_max);
-    // Not `pipeline_flush`: it takes a body in as fast as it is written, however slowly the client
-    // reads.
-    builder
-}
-
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use http::{Request, Response};
     use http_body_util::Full;
+    use hyper::{body::Incoming, service::service_fn};
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpListener,

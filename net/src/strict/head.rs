@@ -45,6 +45,11 @@ const SINGLE: [(&[u8], Fault); 6] = [
 ];
 
 impl Head {
+    /// Whether nothing of it has come.
+    pub fn is_new(&self) -> bool {
+        self.scanned == 0
+    }
+
     /// Judges what has come of the head, which is all of `bytes` or its beginning, and of which
     /// there may be `bytes_max`. With the last line come its length and the framing of the body.
     pub fn read(

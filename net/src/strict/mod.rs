@@ -6,6 +6,11 @@
 //! server of margay reads through this, and a head that came in frames of HTTP/2 is judged by the
 //! same rules. Absent on purpose: repairing.
 
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
 mod head; // lines of a head, and how a body follows it
 mod fields; // a head that came in frames
 mod chunks; // a chunked body, with its trailers
@@ -42,21 +47,40 @@ impl Fault {
     };
 }
 
-/// The one request of a connection that was refused, which is its last.
+/// What was judged of the requests of one connection.
 #[derive(Debug, Default)]
-pub(crate) struct Verdict(std::sync::OnceLock<(u64, Fault)>);
+pub(crate) struct Verdict {
+    /// The one that was refused, which is the last.
+    refused: OnceLock<(u64, Fault)>,
+    /// How many heads were passed on.
+    passed: AtomicU64,
+    /// Bytes have come that are not the end of a request.
+    is_within: AtomicBool,
+}
 
 impl Verdict {
     fn refuse(&self, request: u64, fault: Fault) {
-        let _ = self.0.set((request, fault)); // the first one stands: nothing is read after it
+        let _ = self.refused.set((request, fault)); // the first stands: nothing is read after it
     }
 
     fn fault_of(&self, request: u64) -> Option<Fault> {
-        self.0.get().filter(|(refused, _)| *refused == request).map(|(_, fault)| *fault)
+        self.refused.get().filter(|(refused, _)| *refused == request).map(|(_, fault)| *fault)
     }
 
     pub fn is_refused(&self) -> bool {
-        self.0.get().is_some()
+        self.refused.get().is_some()
+    }
+
+    fn came(&self, passed: u64, is_within: bool) {
+        self.passed.store(passed, Ordering::Relaxed);
+        self.is_within.store(is_within, Ordering::Relaxed);
+    }
+
+    /// Whether nothing has come that does not belong to the first `served` requests.
+    pub fn is_between_requests(&self, served: u64) -> bool {
+        !self.is_refused()
+            && !self.is_within.load(Ordering::Relaxed)
+            && self.passed.load(Ordering::Relaxed) == served
     }
 }
 

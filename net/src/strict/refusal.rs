@@ -52,6 +52,11 @@ where
         Self { files: Some(files), ..self }
     }
 
+    /// How many requests were taken.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
     /// Where the connection goes on when it is HTTP no more. Nowhere when it was refused.
     pub fn take_tunnel(&self) -> Option<Tunnel> {
         let tunnel = self.tunnel.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -43,6 +43,7 @@ pub(crate) struct StrictStream<'a, S> {
     activity: &'a Activity,
     /// What a broken body ends with, once its good part was taken.
     broken: bool,
+    flush_waits: bool,
     linger: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
@@ -79,8 +80,25 @@ impl<'a, S> StrictStream<'a, S> {
             verdict,
             activity,
             broken: false,
+            flush_waits: false,
             linger: None,
         }
+    }
+
+    /// Goes on with what was read of the stream before.
+    pub fn begin_with(&mut self, mut bytes: Vec<u8>) {
+        let passing = self.sift(&bytes);
+        bytes.truncate(passing);
+        bytes.append(&mut self.ready); // the place of a head that was refused
+        self.ready = bytes;
+        self.note();
+    }
+
+    /// Notes how much of the requests was passed on.
+    fn note(&self) {
+        let is_between = matches!(&self.part, Part::Head(head) if head.is_new());
+        let is_within = !is_between || !self.held.bytes().is_empty() || !self.ready.is_empty();
+        self.verdict.came(self.requests, is_within);
     }
 
     /// The stream beneath.
@@ -152,7 +170,7 @@ impl<'a, S> StrictStream<'a, S> {
                         at += length;
                         self.requests += 1;
                         self.part = match framing {
-                            Framing::None => Part::default(),
+                            Framing::None | Framing::Length(0) => Part::default(),
                             Framing::Length(length) => Part::Body(length),
                             Framing::Chunked => Part::Chunks(Chunks::default()),
                         };
@@ -209,6 +227,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for StrictStream<'_, S> {
         loop {
             if !this.ready.is_empty() {
                 this.take_ready(buffer);
+                this.note();
                 return Poll::Ready(Ok(()));
             }
             if this.broken {
@@ -233,6 +252,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for StrictStream<'_, S> {
                 return Poll::Ready(Ok(())); // the end; a head that is not complete is no request
             }
             let passing = this.sift(&buffer.filled()[before..]);
+            this.note();
             buffer.set_filled(before + passing);
             if passing > 0 {
                 return Poll::Ready(Ok(()));
@@ -287,7 +307,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for StrictStream<'_, S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let polled = Pin::new(&mut self.stream).poll_flush(cx);
+        if polled.is_pending() {
+            self.activity.wait(); // TLS has taken what its client has not
+        } else if self.flush_waits {
+            self.activity.moved(0);
+        }
+        self.flush_waits = polled.is_pending();
+        polled
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
