@@ -9,6 +9,7 @@ mod client; // a client that costs little, the same for all
 mod memory; // what a server holds, and how soon it is there
 mod peers; // each registry with a folder of its own
 mod records; // manifests and tags
+mod scans; // images, and the data that they are compared with
 mod tails; // the slowest requests while the registry reads and deletes
 
 use anyhow::{Result, bail};
@@ -22,7 +23,7 @@ const TAGS: usize = 100_000;
 
 type Row = fn(&mut Stand<'_>) -> Result<()>;
 
-const ROWS: [(&str, Row); 10] = [
+const ROWS: [(&str, Row); 11] = [
     ("pull", blobs::pull),
     ("push", blobs::push),
     ("transfers", memory::transfers),
@@ -33,6 +34,7 @@ const ROWS: [(&str, Row); 10] = [
     ("delete-manifest", records::delete_manifest),
     ("resident", memory::resident),
     ("start", memory::start),
+    ("scan", scans::run),
 ];
 
 /// What is measured, and with how much.

@@ -24,6 +24,8 @@ use crate::{
 };
 
 mod images; // what is in images
+pub use scans::VulnerabilityImport;
+
 mod scans; // which software is in images
 mod signatures; // which keys must have signed what
 mod webhooks; // which changes are told to which URLs

@@ -102,6 +102,8 @@ pub enum Error {
     InvalidRepository { name: String },
     #[error("`{registry}` is not the HOST:PORT of a registry")]
     InvalidRegistry { registry: String },
+    #[error("`{url}` is no URL of HTTPS, or of HTTP on this machine")]
+    InvalidUrl { url: String },
     /// An error response on the admin socket, in the registry's words.
     #[error("the registry refused: {message}")]
     Admin { message: String },
@@ -234,6 +236,7 @@ impl Error {
             | Self::TagRefused { .. }
             | Self::InvalidRepository { .. }
             | Self::InvalidRegistry { .. }
+            | Self::InvalidUrl { .. }
             | Self::Admin { .. }
             | Self::BackupUnderWay { .. }
             | Self::NoBackup { .. }
@@ -269,6 +272,8 @@ fn hint_of_denial(message: &str) -> &'static str {
         "delete what is not needed, or ask the operator of the registry: margay registry quota ls"
     } else if message.contains("is not signed") {
         "a client that may push has to sign it: margay sign --key FILE IMAGE"
+    } else if message.contains("is refused by the scan policy") {
+        "see what it has: margay registry scan IMAGE; an operator may let it pass: margay registry scan-policy waive"
     } else {
         "a user owns the repositories USER/…; others may only read public ones"
     }

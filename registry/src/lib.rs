@@ -36,7 +36,7 @@ mod tests; // client and server against each other, and against faults
 
 pub use access::{Cost, Tokens};
 pub use account::RobotScope;
-pub use admin::Admin;
+pub use admin::{Admin, VulnerabilityImport};
 pub use backup::{BackedUp, Restored, back_up, restore};
 pub(crate) use blocking::blocking;
 pub use client::{
@@ -46,17 +46,20 @@ pub use client::{
 pub use error::{Error, ManifestFault, ProtocolFault};
 pub use limits::Limits;
 pub use protocol::{
-    Collected, DamagedBlob, Delivery, DeliveryOutcome, EventKind, Existing, Expired, Fault,
-    FoundImage, FoundImages, ImageContents, ImageEntry, ImageInfo, ImageSearch, Immutable,
-    ImmutableInfo, ManifestInfo, NewReplication, NewUpstream, NewWebhook, OrganisationInfo,
-    PolicyCheck, PolicyInfo, QuotaInfo, RateLimits, RegistryLogin, Replica, ReplicationInfo,
-    ReplicationName, Repositories, RepositoryInfo, RepositoryPattern, Retained, Retention,
-    RetentionChange, RetentionInfo, RetentionRule, RobotCredential, RobotInfo, Role, SbomFormat,
-    Scrubbed, SignaturePolicy, Subject, Switch, TagInfo, TeamChange, TeamInfo, TeamName,
-    UploadInfo, UpstreamCounts, UpstreamFailure, UpstreamInfo, Visibility, WebhookInfo,
-    WebhookName, WebhookSecret,
+    Advisory, Affected, Collected, DamagedBlob, Delivery, DeliveryOutcome, EcosystemData,
+    Event as VersionEvent, EventKind, Existing, Expired, Fault, Finding, FindingSearch,
+    FoundFinding, FoundFindings, FoundImage, FoundImages, ImageContents, ImageEntry, ImageInfo,
+    ImageSearch, Immutable, ImmutableInfo, Imported, ManifestInfo, NewReplication, NewUpstream,
+    NewWebhook, OrganisationInfo, PolicyCheck, PolicyInfo, QuotaInfo, RateLimits, RegistryLogin,
+    Replica, ReplicationInfo, ReplicationName, Repositories, RepositoryInfo, RepositoryPattern,
+    Retained, Retention, RetentionChange, RetentionInfo, RetentionRule, RobotCredential, RobotInfo,
+    Role, SbomFormat, ScanPolicy, ScanReport, ScanReports, ScanRule, ScanStatus, Scrubbed,
+    Severity, SeverityCounts, SignaturePolicy, Subject, Switch, TagInfo, TeamChange, TeamInfo,
+    TeamName, UploadInfo, UpstreamCounts, UpstreamFailure, UpstreamInfo, Visibility,
+    VulnerabilityData, Waiver, WebhookInfo, WebhookName, WebhookSecret,
 };
 pub use quota::{Exceeded, Quota, QuotaChange, QuotaResource};
 pub use repository::{Action, Repository};
+pub use scan::{OsvCounts, read_osv};
 pub use server::{Config, Server};
 pub use signing::{KeyFault, SigningKey, VerifyingKey};

@@ -350,6 +350,11 @@ pub(crate) const SCAN_ENTRIES_MAX: u64 = 500_000;
 /// A file that lists packages is in memory while it is read: the database of rpm of a large image
 /// has 60 MB, package-lock.json of the largest projects 5.
 pub(crate) const SCANNED_FILE_BYTES_MAX: u64 = 96 << 20;
+/// A lock file takes ten times its length while it is read: package-lock.json of the largest
+/// projects has 5 MB.
+pub(crate) const LOCK_FILE_BYTES_MAX: u64 = 16 << 20;
+/// Packages that all files of an image list: those of npm are in two or three of them.
+pub(crate) const LISTED_PACKAGES_MAX: usize = 60_000;
 /// So is a program, one at a time: kubelet has 80 MB.
 pub(crate) const SCANNED_PROGRAM_BYTES_MAX: u64 = 128 << 20;
 /// Files of an image that list packages: each module of npm is one.
@@ -375,6 +380,35 @@ pub(crate) const RPM_HEADER_BYTES_MAX: usize = 16 << 20;
 pub(crate) const SQLITE_DEPTH_MAX: usize = 20;
 /// How often the records of images that no repository has any more are removed.
 pub(crate) const SCAN_PRUNE_INTERVAL: Duration = Duration::from_secs(24 * 3600);
+/// What is kept of a vulnerability: the longest lists have 1,000 packages, and some hundred names.
+pub(crate) const AFFECTED_MAX: usize = 5_000;
+pub(crate) const ALIASES_MAX: usize = 200;
+pub(crate) const SUMMARY_CHARS_MAX: usize = 200;
+pub(crate) const VERSIONS_LISTED_MAX: usize = 10_000;
+/// Findings of one package: the kernel of a distribution has 4,000.
+pub(crate) const FINDINGS_OF_PACKAGE_MAX: usize = 10_000;
+/// Vulnerabilities in one part of an import, and its bytes: the longest lists of versions have
+/// some hundred kilobytes each.
+pub(crate) const ADVISORIES_PER_BODY_MAX: usize = 1_000;
+pub(crate) const ADVISORIES_BODY_BYTES_MAX: usize = 32 << 20;
+/// After which silence an import is given up for another one: its parts come one after another.
+pub(crate) const IMPORT_IDLE_MAX: Duration = Duration::from_secs(60);
+/// URLs that an update reads: OSV has some forty ecosystems.
+pub(crate) const VULNERABILITY_URLS_MAX: usize = 256;
+/// How old data may be that calls an image clean: OSV is published every hour, and every ecosystem
+/// of it has a new record in a month.
+pub(crate) const VULNERABILITY_IMPORT_AGE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+pub(crate) const VULNERABILITY_DATA_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Findings in a list, and those that are looked at for it: not all of them may be read.
+pub(crate) const FINDINGS_LISTED_MAX: usize = 1_000;
+pub(crate) const FINDINGS_LOOKED_AT_MAX: usize = 20_000;
+/// Policies of scans, and waivers of each.
+pub(crate) const SCAN_POLICIES_MAX: usize = 1_000;
+pub(crate) const WAIVERS_MAX: usize = 200;
+/// Files in an archive of vulnerabilities, and bytes of one: npm has 250,000, and the longest
+/// records some megabytes.
+pub(crate) const ZIP_ENTRIES_MAX: u64 = 4_000_000;
+pub(crate) const ZIP_ENTRY_BYTES_MAX: u64 = 64 << 20;
 /// Searches at once: each keeps a core busy while it looks.
 pub(crate) const SEARCHES_MAX: usize = 2;
 /// Images that a search finds, and manifests that it looks at: some tenths of a second.

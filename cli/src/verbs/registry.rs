@@ -2,7 +2,9 @@ mod accounts; // users, organisations and robot accounts
 mod backups; // everything in a folder, and back
 mod contents; // tags and manifests
 mod htpasswd; // users of other registries
-mod scans; // which software images have
+mod scans; // which software images have, and which vulnerabilities
+mod scan_policies; // images that are refused for it
+mod vulndb; // what is published
 mod images; // what images are, and which have something
 mod policies; // teams, and what they may do
 mod quotas; // what accounts may have, and open uploads
@@ -111,6 +113,16 @@ enum Verb {
     Inspect(images::Inspect),
     Search(images::Search),
     Sbom(scans::Sbom),
+    Scan(scans::Scan),
+    /// List the vulnerabilities of all images
+    #[command(subcommand)]
+    Findings(scans::Findings),
+    /// Manage for which vulnerabilities images are refused
+    #[command(subcommand)]
+    ScanPolicy(scan_policies::ScanPolicyVerb),
+    /// Manage the vulnerability data that images are compared with
+    #[command(subcommand)]
+    Vulndb(vulndb::VulnDb),
     /// List and remove tags
     #[command(subcommand)]
     Tag(contents::Tag),
@@ -169,6 +181,16 @@ grace time, and no client has asked for it: a push sends its manifest last. Othe
 After 64 MiB the file becomes access.log.1, and of five files the oldest goes."
     )]
     AccessLog {
+        /// on, or off
+        wanted: Option<rules::Wanted>,
+    },
+    /// Attach what is found in images to them, for clients of the referrers API, or no more; or say
+    /// which
+    #[command(
+        after_help = "The bills of material in SPDX and CycloneDX, and the findings when there are some: manifests whose subject is the
+image. They count to the quota of the repository, and are attached to images that are pushed from then on."
+    )]
+    AttachScans {
         /// on, or off
         wanted: Option<rules::Wanted>,
     },
@@ -369,7 +391,7 @@ impl Verb {
         if let Self::Restore { folder, output } = self {
             return backups::restore(&folder, &home.folder("registry")?, output);
         }
-        let admin = whereabouts.admin(home)?;
+        let admin = whereabouts.admin(home, matches!(self, Self::Vulndb(_)))?;
         match self {
             Self::User(user) => user.run((!whereabouts.is_remote()).then_some(home), &admin)?,
             Self::Org(verb) => verb.run(&admin)?,
@@ -388,6 +410,10 @@ impl Verb {
             Self::Inspect(args) => args.run(&admin)?,
             Self::Search(args) => args.run(&admin)?,
             Self::Sbom(args) => args.run(&admin)?,
+            Self::Scan(args) => args.run(&admin)?,
+            Self::Findings(verb) => verb.run(&admin)?,
+            Self::ScanPolicy(verb) => verb.run(&admin)?,
+            Self::Vulndb(verb) => verb.run(&admin, whereabouts.ca())?,
             Self::Tag(verb) => verb.run(&admin)?,
             Self::ReadOnly { wanted } => rules::switch(&admin, Switch::ReadOnly, wanted)?,
             Self::Sparse { wanted } => rules::switch(&admin, Switch::Sparse, wanted)?,
@@ -395,6 +421,7 @@ impl Verb {
                 rules::switch(&admin, Switch::AnonymousPush, wanted)?;
             }
             Self::AccessLog { wanted } => rules::switch(&admin, Switch::AccessLog, wanted)?,
+            Self::AttachScans { wanted } => rules::switch(&admin, Switch::AttachScans, wanted)?,
             Self::Metrics => {
                 block_on(admin.metrics())?.lines().for_each(|text| line(format_args!("{text}")))
             }
@@ -406,8 +433,7 @@ impl Verb {
             Self::Quota(verb) => verb.run(&admin)?,
             Self::Upload(verb) => verb.run(&admin)?,
             Self::Gc { dry_run, grace, output } => {
-                let collected = block_on(admin.collect(grace, dry_run))?;
-                output.record(&collected, space::told)?;
+                output.record(&block_on(admin.collect(grace, dry_run))?, space::told)?;
             }
             Self::Manifest(verb) => verb.run(&admin)?,
             Self::Repository(RepositoryVerb::Rm { repositories }) => {
@@ -416,18 +442,22 @@ impl Verb {
                 });
             }
             Self::Repository(RepositoryVerb::Ls { output }) | Self::Ls { output } => {
-                let repositories = block_on(admin.repositories())?;
-                output.records(&repositories, &["REPOSITORY", "READ BY"], |repository| {
-                    let readers = match repository.visibility {
-                        registry::Visibility::Public => "everyone",
-                        registry::Visibility::Private => "its owner",
-                    };
-                    [repository.name.clone(), readers.to_owned()]
-                })?;
+                list(&admin, output)?;
             }
         }
         Ok(())
     }
+}
+
+fn list(admin: &Admin, output: Output) -> anyhow::Result<()> {
+    let repositories = block_on(admin.repositories())?;
+    output.records(&repositories, &["REPOSITORY", "READ BY"], |repository| {
+        let readers = match repository.visibility {
+            registry::Visibility::Public => "everyone",
+            registry::Visibility::Private => "its owner",
+        };
+        [repository.name.clone(), readers.to_owned()]
+    })
 }
 
 fn set_visibility(

@@ -21,6 +21,7 @@ mod certificates; // in files that are renewed
 mod proxies; // in front of registry and ingress
 mod registry; // login, push, pull
 mod registry_admin; // what its operator does
+mod registry_scans; // which software and vulnerabilities images have
 mod registry_images; // what images are, there and beside each other
 mod signatures; // images that are signed, and those that have to be
 mod registry_webhooks; // what is told of them

@@ -14,6 +14,7 @@ mod transfer; // where blobs come from and go to
 mod outward; // requests of a server to URLs that its clients name
 mod pull;
 mod push;
+mod download; // files at URLs
 mod signatures; // of images, where they are
 
 use std::{fmt, sync::Arc};

@@ -147,10 +147,13 @@ pub enum Switch {
     AnonymousPush,
     /// Each request has a line in the access log.
     AccessLog,
+    /// What a scan has found is attached to the image.
+    AttachScans,
 }
 
 impl Switch {
-    pub const ALL: [Self; 4] = [Self::ReadOnly, Self::Sparse, Self::AnonymousPush, Self::AccessLog];
+    pub const ALL: [Self; 5] =
+        [Self::ReadOnly, Self::Sparse, Self::AnonymousPush, Self::AccessLog, Self::AttachScans];
 
     /// In paths of the admin socket and as the key of its record.
     pub fn name(self) -> &'static str {
@@ -159,6 +162,7 @@ impl Switch {
             Self::Sparse => "sparse",
             Self::AnonymousPush => "anonymous-push",
             Self::AccessLog => "access-log",
+            Self::AttachScans => "attach-scans",
         }
     }
 }

@@ -8,6 +8,7 @@ mod retention; // which tags and manifests stay
 mod policy; // organisations, teams, and what policies allow
 mod images; // what is in images, and which are looked for
 mod scan; // which software is in images
+mod vulnerability; // which vulnerabilities images have
 mod signature; // which keys must have signed what
 mod webhook; // which changes are told to which URLs
 mod upstream; // registries whose images are fetched when they are pulled
@@ -32,6 +33,11 @@ pub use retention::{Expired, Retained, Retention, RetentionChange, RetentionInfo
 pub use scan::SbomFormat;
 pub use signature::SignaturePolicy;
 pub use upstream::{NewUpstream, RegistryLogin, UpstreamCounts, UpstreamFailure, UpstreamInfo};
+pub use vulnerability::{
+    Advisory, Affected, EcosystemData, Event, Finding, FindingSearch, FoundFinding, FoundFindings,
+    Imported, ScanPolicy, ScanReport, ScanReports, ScanRule, ScanStatus, Severity, SeverityCounts,
+    VulnerabilityData, Waiver,
+};
 pub use webhook::{
     Delivery, DeliveryOutcome, EventKind, NewWebhook, WebhookInfo, WebhookName, WebhookSecret,
 };
@@ -46,5 +52,6 @@ pub(crate) use {
     range::{BlobRange, ChunkRange, UploadRange},
     signature::KeysBody,
     snapshot::{RecordLine, SNAPSHOTS, SnapshotInfo, named_by},
+    vulnerability::{AdvisoriesBody, ImportInfo, ImportedBody},
     webhook::{CloudEvent, EventData, SYNCHRONISED, TESTED},
 };

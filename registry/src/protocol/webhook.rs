@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fmt, str::FromStr};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use spec::{CredentialName, Digest, ParseError, Tenant, Timestamp};
 
-use super::policy::RepositoryPattern;
+use super::{policy::RepositoryPattern, vulnerability::SeverityCounts};
 
 /// A webhook of an account: `ACCOUNT/NAME`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,6 +26,9 @@ pub enum EventKind {
     TagDeleted,
     /// A repository was deleted, with all that it had.
     RepositoryDeleted,
+    /// Vulnerabilities were found in an image: when it was scanned, or when data was imported by
+    /// which it has more than before.
+    VulnerabilitiesFound,
 }
 
 /// The body of `PUT /admin/webhooks/ACCOUNT/NAME`.
@@ -123,6 +126,8 @@ pub(crate) struct EventData {
     pub media_type: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub findings: Option<SeverityCounts>,
 }
 
 /// The type of the event that a test sends.
@@ -133,8 +138,13 @@ pub(crate) const SYNCHRONISED: &str = "margay.registry.synchronised";
 
 impl EventKind {
     /// All of them.
-    pub const ALL: [Self; 4] =
-        [Self::ImagePushed, Self::ImageDeleted, Self::TagDeleted, Self::RepositoryDeleted];
+    pub const ALL: [Self; 5] = [
+        Self::ImagePushed,
+        Self::ImageDeleted,
+        Self::TagDeleted,
+        Self::RepositoryDeleted,
+        Self::VulnerabilitiesFound,
+    ];
 
     /// As it is written on the command line.
     pub fn name(self) -> &'static str {
@@ -143,6 +153,7 @@ impl EventKind {
             Self::ImageDeleted => "image-deleted",
             Self::TagDeleted => "tag-deleted",
             Self::RepositoryDeleted => "repository-deleted",
+            Self::VulnerabilitiesFound => "vulnerabilities-found",
         }
     }
 

@@ -14,7 +14,9 @@ use spec::{Digest, Timestamp};
 
 use super::{
     advisory_base::{Advisories, advisories_of},
+    comparison::compare,
     package::{Inventory, Kind, Package},
+    rows::{at, failed, text},
 };
 use crate::{Error, Repository};
 
@@ -27,6 +29,8 @@ const BUSY_TIME_MAX: Duration = Duration::from_secs(5);
 /// The packages of every image that was scanned.
 pub(crate) struct Database {
     db: Mutex<Connection>,
+    /// For what must not wait for an import.
+    reader: Mutex<Connection>,
 }
 
 /// An image as it was scanned.
@@ -53,12 +57,17 @@ impl Database {
             }
             opened => opened,
         };
-        let db = opened.map_err(failed("open"))?;
-        Ok(Self { db: Mutex::new(db) })
+        let db = Mutex::new(opened.map_err(failed("open"))?);
+        let reader = Mutex::new(open(path).map_err(failed("open"))?);
+        Ok(Self { db, reader })
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Connection> {
         self.db.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn reader(&self) -> MutexGuard<'_, Connection> {
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes what an image has. What was noted of it before is replaced.
@@ -78,8 +87,8 @@ impl Database {
                     digest.to_string(),
                     platform,
                     read.millis() as i64,
-                    json(&inventory.distribution),
-                    json(&inventory.unread),
+                    text(&inventory.distribution),
+                    text(&inventory.unread),
                 ],
                 |row| row.get(0),
             )?;
@@ -93,6 +102,7 @@ impl Database {
                 contains.execute(params![id, package_id, package.path])?;
             }
             drop(contains);
+            compare(&txn, id)?;
             txn.commit()
         };
         write(&mut db).map_err(failed("note an image"))
@@ -100,7 +110,7 @@ impl Database {
 
     /// What an image has, if it was scanned.
     pub fn image(&self, digest: &Digest) -> Result<Option<ScannedImage>, Error> {
-        let db = self.lock();
+        let db = self.reader();
         let read = || -> rusqlite::Result<Option<ScannedImage>> {
             let found = db
                 .prepare_cached(
@@ -182,7 +192,8 @@ impl Database {
             txn.execute_batch(
                 "DELETE FROM image WHERE id NOT IN (SELECT image FROM located);
                  DELETE FROM contained WHERE image NOT IN (SELECT id FROM image);
-                 DELETE FROM package WHERE id NOT IN (SELECT package FROM contained);",
+                 DELETE FROM package WHERE id NOT IN (SELECT package FROM contained);
+                 DELETE FROM finding WHERE package NOT IN (SELECT id FROM package);",
             )?;
             txn.commit()
         };
@@ -277,16 +288,4 @@ fn remove(path: &Path) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-pub(super) fn failed(action: &'static str) -> impl FnOnce(rusqlite::Error) -> Error {
-    move |source| Error::Scans { action, source }
-}
-
-pub(super) fn at(millis: i64) -> Timestamp {
-    Timestamp::from_millis(millis as u64)
-}
-
-fn json(value: &impl serde::Serialize) -> String {
-    serde_json::to_string(value).expect("it has no keys but text")
 }

@@ -14,7 +14,8 @@ use super::{
     parse,
 };
 use crate::limits::{
-    PROGRAM_HEAD_BYTES, SCANNED_FILE_BYTES_MAX, SCANNED_FILES_MAX, SCANNED_PROGRAM_BYTES_MAX,
+    LISTED_PACKAGES_MAX, LOCK_FILE_BYTES_MAX, PROGRAM_HEAD_BYTES, SCANNED_FILE_BYTES_MAX,
+    SCANNED_FILES_MAX, SCANNED_PROGRAM_BYTES_MAX,
 };
 
 /// What one file says.
@@ -70,6 +71,8 @@ pub(crate) fn inventory<R: IoRead>(
 #[derive(Default)]
 struct Files {
     found: BTreeMap<Vec<u8>, Read>,
+    /// How many packages all files have listed.
+    packages: usize,
     is_full: bool,
 }
 
@@ -87,6 +90,7 @@ impl Files {
                 EntryKind::File => {
                     self.remove(&entry.path, true);
                     let read = content(&mut reader, &entry.path, entry.size, entry.mode)?;
+                    let read = read.filter(|read| self.admits(read, added.len()));
                     added.extend(read.map(|read| (entry.path, read)));
                 }
                 // A link hides what was there. What is behind it is found under its own path.
@@ -94,9 +98,7 @@ impl Files {
             }
         }
         // What a layer takes away is what is below it, wherever in its tar that is said.
-        for (path, read) in added {
-            self.add(path, read);
-        }
+        self.found.extend(added);
         let summary = reader.finish()?;
         budget.bytes_max = budget.bytes_max.saturating_sub(summary.bytes);
         budget.entries_max = budget.entries_max.saturating_sub(summary.entries);
@@ -111,15 +113,19 @@ impl Files {
             true => Read::unread(format!("`{name}` is too large to be read")),
             false => Format::Wasm.read(&bytes, name),
         };
-        self.add(name.as_bytes().to_vec(), read);
+        if self.admits(&read, 0) {
+            self.found.insert(name.as_bytes().to_vec(), read);
+        }
         Ok(())
     }
 
-    fn add(&mut self, path: Vec<u8>, read: Read) {
-        match self.found.len() < SCANNED_FILES_MAX {
-            true => drop(self.found.insert(path, read)),
-            false => self.is_full = true,
-        }
+    /// Whether one more file is within the limits, while others wait to be added.
+    fn admits(&mut self, read: &Read, waiting: usize) -> bool {
+        self.packages += read.packages.len();
+        let admits =
+            self.found.len() + waiting < SCANNED_FILES_MAX && self.packages <= LISTED_PACKAGES_MAX;
+        self.is_full |= !admits;
+        admits
     }
 
     /// Forgets what is below a path, and at it.
@@ -139,7 +145,10 @@ impl Files {
 
     fn into(self, inventory: &mut Inventory) {
         if self.is_full {
-            inventory.unread(format!("more than {SCANNED_FILES_MAX} files say what is installed"));
+            inventory.unread(format!(
+                "more than {SCANNED_FILES_MAX} files, or {LISTED_PACKAGES_MAX} entries of them, say \
+                 what is installed"
+            ));
         }
         for (_, read) in self.found {
             inventory.packages.extend(read.packages);
@@ -165,10 +174,11 @@ fn content<R: IoRead>(
 ) -> Result<Option<Read>, image::Error> {
     let Ok(path) = str::from_utf8(path) else { return Ok(None) };
     if let Some(format) = Format::of_path(path) {
-        if size > SCANNED_FILE_BYTES_MAX {
+        let bytes_max = format.bytes_max();
+        if size > bytes_max {
             return Ok(Some(Read::unread(format!("`/{path}` has {size} bytes"))));
         }
-        return Ok(Some(format.read(&reader.read_content(SCANNED_FILE_BYTES_MAX)?, path)));
+        return Ok(Some(format.read(&reader.read_content(bytes_max)?, path)));
     }
     if mode & 0o111 == 0 && !path.ends_with(".wasm") {
         return Ok(None);
@@ -216,6 +226,13 @@ impl Format {
             (folder, "package.json") if is_module(folder) => Self::List(parse::installed_module),
             _ => return None,
         })
+    }
+
+    fn bytes_max(self) -> u64 {
+        match self {
+            Self::OsRelease | Self::List(_) => LOCK_FILE_BYTES_MAX,
+            _ => SCANNED_FILE_BYTES_MAX,
+        }
     }
 
     fn read(self, bytes: &[u8], path: &str) -> Read {

@@ -8,10 +8,21 @@ mod inventory; // layers on top of each other, read once
 mod purl; // package URLs
 mod documents; // bills of material in SPDX and CycloneDX
 mod advisory_base; // where the vulnerabilities of a package are published
+mod version; // versions, compared as their managers do it
+mod osv; // records of vulnerabilities, made small
+mod zip; // archives of them
+mod feed; // files of them
+mod matching; // whether a version is affected
+mod rows; // values as the database has them
+mod comparison; // which packages have which vulnerabilities
 mod database; // what was found, in a file
+mod advisories; // vulnerabilities beside the packages that have them
+mod report; // what is known of an image
 
+pub use feed::{OsvCounts, read_osv};
 pub(crate) use {
     database::{Database, ScannedImage},
     documents::document,
     inventory::inventory,
+    report::stale,
 };

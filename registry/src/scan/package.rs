@@ -146,3 +146,18 @@ pub(crate) fn one_line(text: &str) -> String {
     let shown = text.trim().chars().filter(|c| !c.is_control() && *c != '\u{2028}');
     shown.take(PACKAGE_TEXT_MAX).collect()
 }
+
+/// The name of a package of Python as the index compares it.
+///
+/// # Spec
+/// PEP 503, "Normalized Names".
+pub(super) fn pypi_name(name: &str) -> String {
+    let mut normal = String::new();
+    for c in name.trim().chars() {
+        let c = if matches!(c, '-' | '_' | '.') { '-' } else { c.to_ascii_lowercase() };
+        if c != '-' || !normal.ends_with('-') {
+            normal.push(c);
+        }
+    }
+    normal
+}

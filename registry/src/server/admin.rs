@@ -169,10 +169,10 @@ impl AdminApi {
             let name = rest.strip_prefix('/').unwrap_or_default();
             return self.images.answer(administrator, method, name, query).await;
         }
-        if let Some(name) = path.strip_prefix("/admin/sboms/") {
-            return self.scans.sbom(administrator, method, name, query).await;
+        match ScanEndpoints::serves(path) {
+            true => self.scans.answer(administrator, method, path, query, body).await,
+            false => self.answer_whole(administrator, method, path, query).await,
         }
-        self.answer_whole(administrator, method, path, query).await
     }
 
     /// Requests about what comes from other registries, and goes to them.

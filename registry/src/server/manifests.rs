@@ -12,6 +12,7 @@ use super::{
     request_body::RequestBody,
     response::{CONTENT_DIGEST, Response, empty, full, header_value, with_headers},
     route::Target,
+    scan_policies,
     scanner::Scanner,
     signatures::check_pull,
     stored::{found_damaged, manifest_bytes},
@@ -46,6 +47,8 @@ impl ManifestEndpoints {
         self.pull_through.manifest(&request.repository, target).await?;
         let (digest, record) = self.find(&request.repository, target).await?;
         check_pull(&self.storage, request, &digest, &record).await?;
+        let image = (&digest, &record);
+        scan_policies::check_pull(&self.storage, &self.scanner, request, image).await?;
         let bytes = match request.head.method {
             Method::GET => match self.bytes(digest, record.size).await {
                 Ok(bytes) => bytes,
@@ -133,7 +136,9 @@ impl ManifestEndpoints {
         }
         manifest.store(&self.storage, repository, (&tags, request.rights)).await?;
         self.surveyor.pushed(repository, &digest);
-        self.scanner.pushed(repository, &digest);
+        if outline.has_layers() {
+            self.scanner.pushed(repository, &digest);
+        }
         Ok(created(repository, &digest, subject.as_ref(), &tags))
     }
 

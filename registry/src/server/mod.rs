@@ -33,8 +33,11 @@ mod rules; // switches and immutable tags
 mod quotas; // what accounts and repositories may have, and open uploads
 mod survey; // reading what is in an image
 mod images; // and saying it
+mod attached; // what a scan has found, beside the image
 mod scanner; // which software is in an image
 mod scans; // and saying it
+mod scan_policies; // images that are refused for it
+mod vulnerabilities; // what is published
 mod signatures; // images that have to be signed
 mod courier; // events on their way to webhooks
 mod webhooks; // created, listed, tried and removed
@@ -202,7 +205,7 @@ impl Server {
             replications: ReplicationEndpoints { metadata: metadata.clone() },
             webhooks: WebhookEndpoints { metadata: metadata.clone(), postman },
             images: ImageEndpoints::new(storage.clone(), surveyor.clone()),
-            scans: ScanEndpoints { storage: storage.clone(), scanner: scanner.clone() },
+            scans: ScanEndpoints::new(storage.clone(), scanner.clone()),
             data_dir: data_dir.clone(),
             idle_time_max: limits.idle_time_max,
         });

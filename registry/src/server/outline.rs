@@ -106,6 +106,11 @@ impl Outline {
         Links::of(all.chain(self.manifests.iter().flatten()).map(|link| &link.digest))
     }
 
+    /// Whether it can be an image that has something in it.
+    pub fn has_layers(&self) -> bool {
+        self.layers.as_ref().is_some_and(|layers| !layers.is_empty())
+    }
+
     /// The manifests that an index names.
     pub fn manifests(&self) -> impl Iterator<Item = &Digest> {
         self.manifests.iter().flatten().map(|link| &link.digest)

@@ -47,10 +47,10 @@ pub(super) fn object_of(method: &Method, path: &str, query: &Query) -> Result<Ob
             | "replications",
             "",
         ) if reads => Ok(Object::List),
-        ("signatures", "") if reads => Ok(Object::List),
+        ("signatures" | "scan-policies", "") if reads => Ok(Object::List),
         // What a client may read decides, for each image.
-        ("images" | "sboms", _) if reads => Ok(Object::List),
-        ("policies" | "signatures", "") => named("repositories"),
+        ("images" | "sboms" | "scans" | "findings", _) if reads => Ok(Object::List),
+        ("policies" | "signatures" | "scan-policies", "") => named("repositories"),
         ("policies", "check") => named("repository"),
         ("teams" | "webhooks" | "replications", name) => {
             account(name.split('/').next().unwrap_or_default())
@@ -134,6 +134,16 @@ mod tests {
             ("PUT /admin/upstreams/hub", "Registry"),
             ("GET /admin/replications", "List"),
             ("PUT /admin/replications/acme/dr", "Account(Tenant(\"acme\"))"),
+            ("GET /admin/scan-policies", "List"),
+            (
+                "PUT /admin/scan-policies?repositories=acme/*",
+                "Repositories(RepositoryPattern(\"acme/*\"))",
+            ),
+            ("GET /admin/sboms/ann/cats:v1", "List"),
+            ("GET /admin/scans/ann/cats:v1", "List"),
+            ("GET /admin/findings", "List"),
+            ("POST /admin/vulnerabilities", "Registry"),
+            ("GET /admin/vulnerabilities", "Registry"),
             ("GET /admin/webhooks", "List"),
             ("PUT /admin/webhooks/acme/ci", "Account(Tenant(\"acme\"))"),
             ("GET /admin/webhooks/acme/ci", "Account(Tenant(\"acme\"))"),

@@ -23,22 +23,28 @@ use tokio::{
 };
 
 use super::{
+    attached::attach,
+    error::ApiError,
     stored::manifest_bytes,
     survey::{UntilEnd, config_bytes, platform},
 };
 use crate::{
-    Error, Repository, blocking,
+    Error, Repository, SbomFormat, blocking,
     limits::{
         COLLECT_BATCH, COLLECT_PAUSE, LIST_PAGE_MAX, SCAN_BYTES_MAX, SCAN_ENTRIES_MAX,
         SCAN_PRUNE_INTERVAL, SCAN_QUEUE, SCAN_TIME_MAX, SURVEY_DELAY, SURVEY_NOTED_EVERY,
         SURVEY_SKEW,
     },
-    scan::{Database, ScannedImage, inventory},
+    protocol::Switch,
+    scan::{Database, ScannedImage, document, inventory},
     storage::{ManifestRecord, Storage},
 };
 
 /// The file of what was found in images, in the data folder.
 const DATABASE: &str = "scans.db";
+
+/// The media type of what was found in an image.
+const REPORT: &str = "application/vnd.margay.scan.v1+json";
 
 /// Scans images, one at a time.
 #[derive(Clone)]
@@ -64,6 +70,15 @@ enum Pass {
     Since(Option<Timestamp>),
     /// Forgets what is in no repository.
     Prune,
+}
+
+/// What is attached to an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Attached {
+    /// Its bills of material, when it has something.
+    Boms,
+    /// What was found in it.
+    Report,
 }
 
 impl Scanner {
@@ -94,7 +109,7 @@ impl Scanner {
         let known = self.known(digest).await?;
         // What was missing when it was read may have been pushed.
         if known.as_ref().is_some_and(|image| image.inventory.unread.is_empty()) {
-            self.locate(repository, digest).await?;
+            self.note_located(repository, digest).await?;
             return Ok(known);
         }
         self.scan(repository, digest, record).await
@@ -133,9 +148,66 @@ impl Scanner {
         });
         let scanned = scanned.await?;
         if scanned.is_some() {
-            self.locate(repository, digest).await?;
+            self.note_located(repository, digest).await?;
         }
         Ok(scanned)
+    }
+
+    /// An image is in a repository: when that is new, its findings are told, and attached to it.
+    async fn note_located(&self, repository: &Repository, digest: &Digest) -> Result<(), Error> {
+        if self.locate(repository, digest).await? {
+            self.attach(repository, digest, Attached::Boms).await;
+            self.tell_found(vec![(*digest, repository.clone())]).await?;
+        }
+        Ok(())
+    }
+
+    /// Attaches what was found to the image, where the operator wants it.
+    async fn attach(&self, repository: &Repository, digest: &Digest, which: Attached) {
+        let rules = &self.storage.metadata.rules;
+        if !rules.is_on(Switch::AttachScans) || rules.is_on(Switch::ReadOnly) {
+            return;
+        }
+        if let Err(error) = self.try_attach(repository, digest, which).await {
+            tracing::warn!(%repository, %digest, ?error, "cannot attach a scan to its image");
+        }
+    }
+
+    async fn try_attach(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        which: Attached,
+    ) -> Result<(), ApiError> {
+        let Some(record) = self.storage.metadata.manifest(repository, digest).await? else {
+            return Ok(());
+        };
+        let (database, of) = (Arc::clone(&self.database), (*digest, repository.clone()));
+        let documents = blocking(move || documents(&database, &of.0, &of.1, which)).await?;
+        for document in documents {
+            attach(&self.storage, repository, (digest, &record), document).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells the webhooks of images that have findings, and returns how many these are.
+    pub async fn tell_found(&self, images: Vec<(Digest, Repository)>) -> Result<u64, Error> {
+        let mut told = 0;
+        for (digest, repository) in images {
+            if self.storage.metadata.manifest(&repository, &digest).await?.is_none() {
+                continue; // deleted since
+            }
+            let (database, of) = (Arc::clone(&self.database), repository.clone());
+            let now = Timestamp::of(SystemTime::now());
+            let report = blocking(move || database.report(&digest, &of, now)).await?;
+            let Some(report) = report.filter(|report| !report.findings.is_empty()) else {
+                continue;
+            };
+            self.storage.metadata.tell_found(&repository, &digest, report.counts).await?;
+            self.attach(&repository, &digest, Attached::Report).await;
+            told += 1;
+        }
+        Ok(told)
     }
 
     async fn scan_pushed(&self, repository: &Repository, digest: &Digest) -> Result<(), Error> {
@@ -239,9 +311,34 @@ impl UnscannedImages {
     }
 }
 
+/// Documents about an image, each with its media type. Blocks.
+fn documents(
+    database: &Database,
+    digest: &Digest,
+    repository: &Repository,
+    which: Attached,
+) -> Result<Vec<(&'static str, Vec<u8>)>, Error> {
+    if which == Attached::Report {
+        let now = Timestamp::of(SystemTime::now());
+        let report = database.report(digest, repository, now)?;
+        let json = report.map(|report| serde_json::to_vec(&report).expect("keys of text"));
+        return Ok(json.map(|json| (REPORT, json)).into_iter().collect());
+    }
+    let image = database.image(digest)?.filter(|image| !image.inventory.packages.is_empty());
+    let Some(ScannedImage { inventory, read, .. }) = image else { return Ok(Vec::new()) };
+    let name = format!("{repository}@{digest}");
+    let of = |format: SbomFormat| {
+        (format.media_type(), document(format, (&name, digest), &inventory, read))
+    };
+    Ok(SbomFormat::ALL.map(of).into())
+}
+
 /// Reads an image. `None` for what is no image: a signature, a bill of material. Blocks.
 fn read(blobs: &dyn BlobStore, manifest: &[u8]) -> Option<ScannedImage> {
     let plan = image::plan(manifest, |blob: &Descriptor| config_bytes(blobs, blob)).ok()?;
+    if plan.layers.is_empty() {
+        return None;
+    }
     let budget =
         Budget { bytes_max: SCAN_BYTES_MAX, entries_max: SCAN_ENTRIES_MAX, ..Budget::default() };
     let end = Instant::now() + SCAN_TIME_MAX;

@@ -217,6 +217,7 @@ impl Metadata {
                 digest: Some(*digest),
                 media_type: Some(record.media_type.to_string()),
                 tags: tags.to_vec(),
+                findings: None,
             };
             let txn = self.telling(txn, repository, EventKind::ImagePushed, data);
             if self.commit_more(repository, more, txn, "add a manifest").await? {

@@ -7,7 +7,7 @@ use super::metadata::Metadata;
 use crate::{Error, Quota};
 
 /// Rules that have the name of an account or of a repository.
-const FAMILIES: [&str; 4] = ["immutable/", "quota/", "retention/", "signature/"];
+const FAMILIES: [&str; 5] = ["immutable/", "quota/", "retention/", "scan-policy/", "signature/"];
 
 impl Metadata {
     /// Deletes the rules of a user, so that the next of the name inherits none. Those of its
@@ -35,6 +35,9 @@ impl Metadata {
                     }
                     "signature/" => {
                         name.parse().iter().for_each(|name| self.rules.set_keys(name, None));
+                    }
+                    "scan-policy/" => {
+                        name.parse().iter().for_each(|name| self.rules.set_scan_rule(name, None));
                     }
                     _ => {}
                 }

@@ -44,6 +44,7 @@ pub(super) const TAG_VERSION: u8 = 2;
 /// sparse                              that a manifest may name what its repository lacks
 /// anonymous-push                      that a client without a login may do everything
 /// access-log                          that each request has a line in the access log
+/// attach-scans                        that what a scan has found is attached to the image
 /// immutable/NAME                      that its tags stay as they were set, and which do not
 /// retention/NAME                      which tags and manifests of an account, a repository, or all
 ///                                     stay
@@ -54,6 +55,7 @@ pub(super) const TAG_VERSION: u8 = 2;
 /// manifest/NAME:DIGEST                media type, size, subject, links, when it was pushed and
 ///                                     pulled; the bytes are a blob
 /// image/NAME:DIGEST                   what was read in the bytes of an image
+/// scan-policy/PATTERN                 for which vulnerabilities images are refused
 /// signature/PATTERN                   which keys must have signed what is pulled
 /// webhook/ACCOUNT/NAME                its URL and secret, and which events it is told
 /// outbox/ACCOUNT/NAME:TIME-ID          an event that waits for its delivery

@@ -53,7 +53,7 @@ impl Metadata {
             repository: repository.to_string(),
             digest: Some(*digest),
             media_type: Some(record.media_type.to_string()),
-            tags: Vec::new(),
+            ..EventData::default()
         };
         delete = self.telling(delete, repository, EventKind::ImageDeleted, data);
         // A collection may note what it names meanwhile, and others that it was pulled.

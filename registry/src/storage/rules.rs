@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     Repository, RepositoryPattern, VerifyingKey,
-    protocol::{Immutable, RateLimits, SignaturePolicy, Switch},
+    protocol::{Immutable, RateLimits, ScanPolicy, ScanRule, SignaturePolicy, Switch},
 };
 
 /// What the operator allows or not, in memory: every push asks.
@@ -21,6 +21,8 @@ pub(crate) struct Rules {
     rates: Mutex<RateLimits>,
     /// Which keys must have signed what is pulled.
     signatures: Mutex<BTreeMap<RepositoryPattern, Vec<VerifyingKey>>>,
+    /// For what images are refused.
+    scans: Mutex<BTreeMap<RepositoryPattern, ScanRule>>,
 }
 
 impl Rules {
@@ -80,6 +82,31 @@ impl Rules {
         all.map(|(repositories, keys)| SignaturePolicy {
             repositories: repositories.clone(),
             keys: keys.clone(),
+        })
+        .collect()
+    }
+
+    /// The rule of each policy of a repository: an image must pass all of them.
+    pub fn scan_rules_of(&self, repository: &Repository) -> Vec<(RepositoryPattern, ScanRule)> {
+        let policies = self.scans.lock().unwrap_or_else(PoisonError::into_inner);
+        let covering = policies.iter().filter(|(pattern, _)| pattern.covers(repository));
+        covering.map(|(pattern, rule)| (pattern.clone(), rule.clone())).collect()
+    }
+
+    pub fn set_scan_rule(&self, pattern: &RepositoryPattern, rule: Option<ScanRule>) {
+        let mut policies = self.scans.lock().unwrap_or_else(PoisonError::into_inner);
+        match rule {
+            Some(rule) => drop(policies.insert(pattern.clone(), rule)),
+            None => drop(policies.remove(pattern)),
+        }
+    }
+
+    pub fn scan_policies(&self) -> Vec<ScanPolicy> {
+        let policies = self.scans.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = policies.iter();
+        all.map(|(repositories, rule)| ScanPolicy {
+            repositories: repositories.clone(),
+            rule: rule.clone(),
         })
         .collect()
     }

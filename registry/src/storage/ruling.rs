@@ -5,7 +5,7 @@ use store::Txn;
 use super::metadata::{Metadata, VERSION, decode};
 use crate::{
     Error, Repository, RepositoryPattern, VerifyingKey,
-    protocol::{Immutable, RateLimits, Switch},
+    protocol::{Immutable, RateLimits, ScanRule, Switch},
 };
 
 const RATE_LIMITS: &str = "rate-limits";
@@ -23,6 +23,14 @@ impl Metadata {
             let pattern = kv.key.strip_prefix("signature/").and_then(|text| text.parse().ok());
             if let Some(pattern) = pattern {
                 self.rules.set_keys(&pattern, Some(decode(kv)?));
+            }
+            Ok(())
+        })
+        .await?;
+        self.scan("scan-policy/", false, |kv| {
+            let pattern = kv.key.strip_prefix("scan-policy/").and_then(|text| text.parse().ok());
+            if let Some(pattern) = pattern {
+                self.rules.set_scan_rule(&pattern, Some(decode(kv)?));
             }
             Ok(())
         })
@@ -69,6 +77,22 @@ impl Metadata {
         };
         self.commit(txn, "set a policy of signatures").await?;
         self.rules.set_keys(pattern, keys);
+        Ok(())
+    }
+
+    /// Refuses images of some repositories for what a scan has found, or serves all again.
+    pub async fn set_scan_policy(
+        &self,
+        pattern: &RepositoryPattern,
+        rule: Option<ScanRule>,
+    ) -> Result<(), Error> {
+        let key = format!("scan-policy/{pattern}");
+        let txn = match &rule {
+            Some(rule) => Txn::new().put(key, store::encode(VERSION, rule)),
+            None => Txn::new().delete(key),
+        };
+        self.commit(txn, "set a policy of scans").await?;
+        self.rules.set_scan_rule(pattern, rule);
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, sync::atomic::Ordering, time::SystemTime};
 
-use spec::{Tenant, Timestamp};
+use spec::{Digest, Tenant, Timestamp};
 use store::{Compare, Query, Range, Txn};
 
 use super::{
@@ -12,8 +12,10 @@ use super::{
 };
 use crate::{
     Error, Repository,
-    limits::{DELETED_PER_TRANSACTION, DELIVERIES_KEPT, OUTBOX_EVENTS_MAX},
-    protocol::{CloudEvent, Delivery, EventData, EventKind, SYNCHRONISED, WebhookName},
+    limits::{DELETED_PER_TRANSACTION, DELIVERIES_KEPT, OUTBOX_EVENTS_MAX, TAGS_LISTED_MAX},
+    protocol::{
+        CloudEvent, Delivery, EventData, EventKind, SYNCHRONISED, SeverityCounts, WebhookName,
+    },
 };
 
 /// An event that waits, with its key.
@@ -140,6 +142,31 @@ impl Metadata {
         let data = || EventData { repository: repository.to_string(), ..EventData::default() };
         let txn = self.telling(Txn::new(), repository, EventKind::RepositoryDeleted, data);
         self.commit_deletion(txn, "note an event").await?;
+        self.webhooks.changed.notify_one();
+        Ok(())
+    }
+
+    /// Tells of what was found in an image.
+    pub async fn tell_found(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        findings: SeverityCounts,
+    ) -> Result<(), Error> {
+        let kind = EventKind::VulnerabilitiesFound;
+        if self.webhooks.concerned(repository, kind).is_empty() {
+            return Ok(());
+        }
+        let tags = self.tags_of(repository, digest, TAGS_LISTED_MAX).await?;
+        let data = || EventData {
+            repository: repository.to_string(),
+            digest: Some(*digest),
+            media_type: None,
+            tags: tags.clone(),
+            findings: Some(findings),
+        };
+        let txn = self.telling(Txn::new(), repository, kind, data);
+        self.commit(txn, "note an event").await?;
         self.webhooks.changed.notify_one();
         Ok(())
     }

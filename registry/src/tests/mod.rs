@@ -16,6 +16,7 @@ mod power; // a machine that loses it
 mod disk; // a full disk
 mod deletion; // of everything, also on a full disk
 mod images; // what is read in images that were pushed
+mod vulnerabilities; // what is published, and what follows from it
 mod scans; // which software is in images that were pushed
 mod signatures; // images that are signed, and those that have to be
 mod webhooks; // what they are told, and what they may not be

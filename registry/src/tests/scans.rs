@@ -8,7 +8,7 @@ use super::fixture::TestRegistry;
 use crate::SbomFormat;
 
 /// A layer with these files.
-fn layer(files: &[(&str, &str)]) -> Vec<u8> {
+pub fn layer(files: &[(&str, &str)]) -> Vec<u8> {
     let mut archive = ArchiveWriter::new(Vec::new());
     for (path, text) in files {
         let (path, mut bytes) = (path.as_bytes(), text.as_bytes());
@@ -21,7 +21,7 @@ fn layer(files: &[(&str, &str)]) -> Vec<u8> {
 }
 
 /// A Linux image with one layer.
-async fn push_linux(
+pub async fn push_linux(
     registry: &TestRegistry,
     repository: &str,
     tag: &str,
@@ -46,7 +46,7 @@ async fn push_linux(
     registry.push_manifest(repository, tag, &manifest.to_string()).await
 }
 
-const DEBIAN: [(&str, &str); 2] = [
+pub const DEBIAN: [(&str, &str); 2] = [
     ("etc/os-release", "ID=debian\nVERSION_ID=12\nPRETTY_NAME=\"Debian 12\"\n"),
     (
         "var/lib/dpkg/status",

@@ -23,13 +23,13 @@ use crate::{DeliveryOutcome, EventKind, NewWebhook, Repository, WebhookName};
 type Received = (String, String);
 
 /// Answers each request with the next of some statuses, and with 204 when there are no more.
-struct Receiver {
-    url: String,
+pub struct Receiver {
+    pub url: String,
     requests: mpsc::UnboundedReceiver<Received>,
 }
 
 impl Receiver {
-    async fn start(statuses: impl IntoIterator<Item = u16>) -> Self {
+    pub async fn start(statuses: impl IntoIterator<Item = u16>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/hook?a=b", listener.local_addr().unwrap());
         let (send, requests) = mpsc::unbounded_channel();
@@ -65,7 +65,7 @@ impl Receiver {
         Self { url, requests }
     }
 
-    async fn next(&mut self) -> (String, Value, String) {
+    pub async fn next(&mut self) -> (String, Value, String) {
         let received = timeout(Duration::from_secs(60), self.requests.recv()).await;
         let (head, body) = received.expect("an event").expect("the receiver runs");
         (head, serde_json::from_str(&body).expect("JSON"), body)

@@ -1,6 +1,6 @@
 //! Which registry a verb is about, and what is done with it over the network alone.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::ensure;
 use clap::Subcommand;
@@ -65,14 +65,20 @@ impl Whereabouts {
         self.registry.is_some()
     }
 
+    /// The file of an authority that is trusted too.
+    pub fn ca(&self) -> Option<&Path> {
+        self.ca.as_deref()
+    }
+
     /// The administrator of that registry.
-    pub fn admin(&self, home: &Home) -> anyhow::Result<Admin> {
+    /// `downloads` says that --ca is of use without one.
+    pub fn admin(&self, home: &Home, downloads: bool) -> anyhow::Result<Admin> {
         if let Some(registry) = &self.registry {
             let login = self.login(home, registry)?;
             return self.remote(home, registry, &login);
         }
         ensure!(
-            !self.plain_http && self.ca.is_none(),
+            !self.plain_http && (self.ca.is_none() || downloads),
             Advice::new(
                 "--plain-http and --ca are about a registry that is called over the network"
             )

@@ -35,8 +35,8 @@ Examples:
         /// Which repositories, as in acme/web-* [default: all of the account]
         #[arg(long, value_name = "PATTERN")]
         repositories: Option<RepositoryPattern>,
-        /// image-pushed, image-deleted, tag-deleted or repository-deleted (repeatable) [default:
-        /// all]
+        /// image-pushed, image-deleted, tag-deleted, repository-deleted or vulnerabilities-found
+        /// (repeatable) [default: all]
         #[arg(long = "event", value_name = "EVENT")]
         events: Vec<EventKind>,
         /// Let the URL be at an internal address, and of plain HTTP: an operator may

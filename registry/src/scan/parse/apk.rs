@@ -1,4 +1,7 @@
-use crate::scan::package::{Kind, Package};
+use crate::{
+    limits::PACKAGES_MAX,
+    scan::package::{Kind, Package},
+};
 
 /// The packages of `/lib/apk/db/installed`.
 pub fn apk_installed(bytes: &[u8]) -> Vec<Package> {
@@ -6,6 +9,9 @@ pub fn apk_installed(bytes: &[u8]) -> Vec<Package> {
     let mut packages = Vec::new();
     let mut fields = [""; 5];
     for line in text.lines().chain([""]) {
+        if packages.len() > PACKAGES_MAX {
+            break;
+        }
         if line.is_empty() {
             let [name, version, origin, architecture, license] = std::mem::take(&mut fields);
             if let Some(package) = Package::new(Kind::Apk, name, version) {

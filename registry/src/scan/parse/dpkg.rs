@@ -1,4 +1,7 @@
-use crate::scan::package::{Kind, Package};
+use crate::{
+    limits::PACKAGES_MAX,
+    scan::package::{Kind, Package},
+};
 
 /// The installed packages of `/var/lib/dpkg/status`, or of one file in `status.d`.
 pub fn dpkg_status(bytes: &[u8]) -> Vec<Package> {
@@ -6,6 +9,9 @@ pub fn dpkg_status(bytes: &[u8]) -> Vec<Package> {
     let mut packages = Vec::new();
     let mut stanza = Stanza::default();
     for line in text.lines().chain([""]) {
+        if packages.len() > PACKAGES_MAX {
+            break;
+        }
         if line.trim().is_empty() {
             packages.extend(std::mem::take(&mut stanza).package());
         } else if let Some((key, value)) = line.split_once(':').filter(|_| !is_continued(line)) {

@@ -1,7 +1,7 @@
 use memchr::memmem;
 
 use crate::{
-    limits::GO_BUILD_INFO_BYTES_MAX,
+    limits::{GO_BUILD_INFO_BYTES_MAX, PACKAGES_MAX},
     scan::package::{Kind, Package},
 };
 
@@ -60,7 +60,7 @@ fn text(bytes: &[u8]) -> Option<(&str, &[u8])> {
 
 fn modules_of(text: &str) -> Vec<Package> {
     let mut found: Vec<Package> = Vec::new();
-    for line in text.lines() {
+    for line in text.lines().take(2 * PACKAGES_MAX) {
         let mut cells = line.split('\t');
         let kind = cells.next();
         let (name, version) = (cells.next().unwrap_or_default(), cells.next().unwrap_or_default());
@@ -87,7 +87,7 @@ fn module(name: &str, version: &str) -> Option<Package> {
 pub fn go_mod(bytes: &[u8]) -> Vec<Package> {
     let text = String::from_utf8_lossy(bytes);
     let (mut found, mut inside) = (Vec::new(), false);
-    for line in text.lines() {
+    for line in text.lines().take(2 * PACKAGES_MAX) {
         let line = line.split("//").next().unwrap_or_default().trim();
         let required = match line.strip_prefix("require") {
             Some(rest) if rest.trim() == "(" => {

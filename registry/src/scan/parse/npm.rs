@@ -3,7 +3,10 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::scan::package::{Kind, Package};
+use crate::{
+    limits::PACKAGES_MAX,
+    scan::package::{Kind, Package},
+};
 
 fn package(name: &str, version: &str) -> Option<Package> {
     // `file:../x`, `link:`, `workspace:` and git are no versions of the registry.
@@ -54,6 +57,9 @@ pub fn yarn_lock(bytes: &[u8]) -> Vec<Package> {
     let text = String::from_utf8_lossy(bytes);
     let (mut found, mut name) = (Vec::new(), None);
     for line in text.lines().filter(|line| !line.starts_with('#')) {
+        if found.len() > PACKAGES_MAX {
+            break;
+        }
         if !line.starts_with(' ') {
             // `"@scope/b@^1.0.0", "@scope/b@npm:^1.1.0":`
             let first = line.split(", ").next().unwrap_or_default();
@@ -75,6 +81,9 @@ pub fn pnpm_lock(bytes: &[u8]) -> Vec<Package> {
     let text = String::from_utf8_lossy(bytes);
     let (mut found, mut inside) = (Vec::new(), false);
     for line in text.lines() {
+        if found.len() > PACKAGES_MAX {
+            break;
+        }
         if !line.starts_with(' ') && !line.is_empty() {
             inside = line.trim_end() == "packages:";
         }

@@ -1,20 +1,12 @@
 use serde::Deserialize;
 
-use crate::scan::package::{Kind, Package};
+use crate::{
+    limits::PACKAGES_MAX,
+    scan::package::{Kind, Package, pypi_name},
+};
 
-/// The name as the index compares it.
-///
-/// # Spec
-/// PEP 503, "Normalized Names".
 fn package(name: &str, version: &str) -> Option<Package> {
-    let mut normal = String::new();
-    for c in name.trim().chars() {
-        let c = if matches!(c, '-' | '_' | '.') { '-' } else { c.to_ascii_lowercase() };
-        if c != '-' || !normal.ends_with('-') {
-            normal.push(c);
-        }
-    }
-    Package::new(Kind::Pypi, &normal, version)
+    Package::new(Kind::Pypi, &pypi_name(name), version)
 }
 
 /// The headers of `METADATA` in `*.dist-info`, or of `PKG-INFO` in `*.egg-info`.
@@ -61,7 +53,7 @@ pub fn requirements(bytes: &[u8]) -> Vec<Package> {
         let is_one = !version.contains(['*', ',']) && !name.contains(['<', '>', ',', ' ']);
         package(name, version.trim_end_matches('\\')).filter(|_| is_one)
     });
-    pinned.collect()
+    pinned.take(PACKAGES_MAX + 1).collect()
 }
 
 #[cfg(test)]

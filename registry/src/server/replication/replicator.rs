@@ -58,7 +58,10 @@ impl Replicator {
                 Ok(())
             }
             (Some(EventKind::RepositoryDeleted), _) => target.delete_all(&repository).await,
-            (Some(EventKind::ImagePushed | EventKind::ImageDeleted), None) | (None, _) => Ok(()),
+            // The other registry scans what it has by itself.
+            (Some(EventKind::VulnerabilitiesFound), _)
+            | (Some(EventKind::ImagePushed | EventKind::ImageDeleted), None)
+            | (None, _) => Ok(()),
         }
     }
 
