@@ -46,7 +46,23 @@ impl Output {
         Ok(())
     }
 
-    /// Prints one record: as JSON, or what `words` makes of it.
+    /// Prints one record: as JSON, or the lines that `words` makes of it. A line stays one, whatever
+    /// an image or a peer has put into it: no name can look like a line of the report.
+    pub fn report<T: Serialize>(
+        self,
+        record: &T,
+        words: impl FnOnce(&T) -> Vec<String>,
+    ) -> anyhow::Result<()> {
+        match self.output {
+            Format::Table => {
+                words(record).iter().for_each(|text| line(format_args!("{}", printable(text))));
+            }
+            Format::Json => json(record)?,
+        }
+        Ok(())
+    }
+
+    /// Prints one record: as JSON, or what `words` makes of it, in as many lines as that has.
     pub fn record<T: Serialize>(
         self,
         record: &T,

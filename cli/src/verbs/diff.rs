@@ -135,7 +135,7 @@ impl Args {
         };
         let (before, after) = (self.image(home, &self.before)?, self.image(home, after)?);
         let diff = Diff::of(&before, &after)?;
-        self.output.record(&diff, told::told)?;
+        self.output.report(&diff, told::told)?;
         Ok(ExitCode::from(u8::from(self.exit_code && !diff.same)))
     }
 

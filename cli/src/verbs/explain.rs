@@ -69,12 +69,12 @@ impl Verb {
             Self::Denial { task, how } => {
                 let client = how.control.client(home)?;
                 let explanation = block_on(denial::explain(&client, &task))?;
-                return how.output.record(&explanation, |_| words(&explanation));
+                return how.output.report(&explanation, words);
             }
         };
         let client = how.control.client(home)?;
         let explanation = block_on(client.explain(&what))?;
-        how.output.record(&explanation, words)
+        how.output.report(&explanation, words)
     }
 }
 
@@ -86,14 +86,14 @@ fn host_of(text: &str) -> String {
 }
 
 /// Two lines for each cause.
-fn words(explanation: &Explanation) -> String {
+fn words(explanation: &Explanation) -> Vec<String> {
     let Explanation { subject, state, causes } = explanation;
     let mut lines = vec![format!("{subject}: {state}")];
     for cause in causes {
         lines.push(format!("  because {}", cause.why));
         lines.extend(cause.change.as_ref().map(|change| format!("    to change it: {change}")));
     }
-    lines.join("\n")
+    lines
 }
 
 #[cfg(test)]

@@ -144,3 +144,18 @@ fn two_images_are_compared_by_what_they_may_and_what_they_have() {
         assert!(told.contains(want), "no `{want}` in {told}");
     }
 }
+
+#[test]
+fn a_name_in_an_image_looks_like_no_line_of_a_comparison() {
+    let stage = Stage::new();
+    let folder = stage.path("sources");
+    fs::create_dir_all(folder.join("files")).expect("a folder");
+    fs::write(folder.join("files/a\nCapabilities\n  + none"), "").expect("a file");
+    for (name, line) in [("one", "WORKDIR /w"), ("two", "COPY files /w")] {
+        fs::write(folder.join("Dockerfile"), format!("FROM scratch\n{line}\n")).expect("a file");
+        stage.margay(["build", "-t", name, &folder.display().to_string()]).ok();
+    }
+    let told = stage.margay(["diff", "one", "two"]).ok();
+    assert!(!told.lines().any(|line| line == "Capabilities"), "{told}");
+    assert!(told.contains(r"  A /w/a\nCapabilities\n  + none  0 B 0644"), "{told}");
+}

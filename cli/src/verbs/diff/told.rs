@@ -5,7 +5,7 @@ use super::{
 use crate::output::size;
 
 /// Sections with what differs; those without are left out.
-pub fn told(diff: &Diff) -> String {
+pub fn told(diff: &Diff) -> Vec<String> {
     let (before, after) = (&diff.before, &diff.after);
     let mut lines = vec![
         format!("- {} ({})", before.image, before.digest),
@@ -13,7 +13,7 @@ pub fn told(diff: &Diff) -> String {
     ];
     if diff.same {
         lines.push("The images are the same".to_owned());
-        return lines.join("\n");
+        return lines;
     }
     let removed = diff.capabilities.removed.iter().map(|want| format!("- {want}"));
     let added = diff.capabilities.added.iter().map(|added| match &added.within {
@@ -50,7 +50,7 @@ pub fn told(diff: &Diff) -> String {
     if lines.len() == 2 {
         lines.push("Only their configs and manifests differ, in nothing that runs".to_owned());
     }
-    lines.join("\n")
+    lines
 }
 
 fn section(lines: &mut Vec<String>, title: &str, entries: Vec<String>) {
