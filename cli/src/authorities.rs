@@ -11,6 +11,7 @@ use anyhow::{Context as _, ensure};
 use crate::{
     failure::{Advice, USAGE_ERROR},
     home::{Home, write_private},
+    text_file::text_file,
 };
 
 /// Where distributions keep what they trust; the first that is there counts.
@@ -71,7 +72,7 @@ fn system() -> Authorities {
 pub fn text(path: &Path) -> std::io::Result<String> {
     match fs::metadata(path)?.len() > BUNDLE_BYTES_MAX {
         true => Err(std::io::Error::other("it is larger than any list of authorities")),
-        false => fs::read_to_string(path),
+        false => text_file(path, BUNDLE_BYTES_MAX),
     }
 }
 

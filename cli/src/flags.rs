@@ -13,7 +13,10 @@ use anyhow::{Context as _, bail, ensure};
 use node::{Stop, tasks::TaskFolder};
 use spec::{SecretName, SecretValue, Timestamp};
 
-use crate::failure::{Advice, USAGE_ERROR};
+use crate::{
+    failure::{Advice, USAGE_ERROR},
+    text_file::text_file,
+};
 
 /// Larger than any list of variables that was written by hand.
 const ENV_FILE_BYTES_MAX: u64 = 1 << 20;
@@ -154,7 +157,7 @@ pub fn read_text(
         "`{}` has {size} bytes, which is {not}: at most {bytes_max}",
         path.display()
     );
-    std::fs::read_to_string(path).with_context(named)
+    text_file(path, bytes_max).with_context(named)
 }
 
 fn add(variables: &mut BTreeMap<String, String>, text: &str) -> anyhow::Result<()> {

@@ -37,6 +37,7 @@ mod settings; // what a run chooses beyond its image
 mod terminal; // raw while a program has it
 mod given; // flags of which an empty value counts as none
 mod flags; // durations, sizes, variables, secrets
+mod text_file; // what a user named, up to a limit
 mod views; // tasks and images as lists and `inspect` show them
 
 mod platform; // the four processes of `margay up`

@@ -10,7 +10,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use orchestrator::{AcmeConfig, ExternalAccount};
 use spec::SecretValue;
 
-use crate::failure::Advice;
+use crate::{failure::Advice, text_file::text_file};
 
 /// A key or a few certificates.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -106,7 +106,7 @@ fn read(path: &Path) -> anyhow::Result<String> {
     let named = || format!("cannot read `{}`", path.display());
     let size = fs::metadata(path).with_context(named)?.len();
     ensure!(size <= FILE_BYTES_MAX, "`{}` has {size} bytes: too many", path.display());
-    fs::read_to_string(path).with_context(named)
+    text_file(path, FILE_BYTES_MAX).with_context(named)
 }
 
 fn roots(path: &Path) -> anyhow::Result<String> {

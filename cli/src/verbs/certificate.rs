@@ -90,7 +90,7 @@ fn chain(path: &Path) -> anyhow::Result<String> {
     let size = std::fs::metadata(path).with_context(named)?.len();
     ensure!(size <= CHAIN_BYTES_MAX, "`{}` has {size} bytes: no certificate has", path.display());
     // Of a file in DER the control plane says what it should be.
-    let bytes = std::fs::read(path).with_context(named)?;
+    let bytes = disk::read_stream(path, CHAIN_BYTES_MAX).with_context(named)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 

@@ -1,4 +1,4 @@
-use std::{env, fs, path::PathBuf};
+use std::{env, path::PathBuf};
 
 use registry::SigningKey;
 use spec::Reference;
@@ -8,6 +8,7 @@ use crate::{
     home::Home,
     images,
     serve::block_on,
+    text_file::{KEY_BYTES_MAX, text_file},
     transfer::{self, Remote},
     verbs::login,
 };
@@ -39,7 +40,7 @@ impl Args {
     /// Prints what is signed.
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         let path = &self.key;
-        let text = fs::read_to_string(path).map_err(|error| {
+        let text = text_file(path, KEY_BYTES_MAX).map_err(|error| {
             let message = format!("cannot read the key `{}`: {error}", path.display());
             Advice::new(message).hint("name a file in PEM: --key FILE")
         })?;

@@ -1,7 +1,4 @@
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use registry::VerifyingKey;
@@ -13,6 +10,7 @@ use crate::{
     home::Home,
     output::Output,
     serve::block_on,
+    text_file::{KEY_BYTES_MAX, text_file},
     transfer::{self, Remote},
 };
 
@@ -83,7 +81,7 @@ impl Args {
 
 /// The public key in a file.
 pub fn verifying_key(path: &Path) -> anyhow::Result<VerifyingKey> {
-    let text = fs::read_to_string(path).map_err(|error| {
+    let text = text_file(path, KEY_BYTES_MAX).map_err(|error| {
         let message = format!("cannot read the key `{}`: {error}", path.display());
         Advice::new(message).hint("name a file in PEM: --key FILE")
     })?;
