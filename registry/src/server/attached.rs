@@ -1,13 +1,13 @@
 //! What a scan has found, beside the image: manifests with the image as their subject, which
 //! clients list with the referrers API, and which go with the image.
 
-use std::{io::Write as _, sync::Arc, time::SystemTime};
+use std::{io::Write as _, sync::Arc};
 
 use bytes::Bytes;
 use serde_json::json;
-use spec::{Descriptor, Digest, MediaType, Timestamp};
+use spec::{Descriptor, Digest, MediaType};
 
-use super::{error::ApiError, outline::Outline, stored::heal};
+use super::{error::ApiError, incoming::IncomingManifest, stored::heal};
 use crate::{
     Error, Repository, blocking,
     limits::{REFERRERS_PAGE_BYTES_MAX, REFERRERS_PAGE_MAX},
@@ -39,12 +39,16 @@ pub(super) async fn attach(
         "subject": {"mediaType": record.media_type, "digest": subject, "size": record.size},
         "annotations": {BY: "scan"},
     });
-    let manifest = Bytes::from(manifest.to_string());
     add_blob(storage, repository, Bytes::from_static(b"{}")).await?;
     add_blob(storage, repository, document.into()).await?;
-    let digest = Digest::of(&manifest);
     let before = attached(storage, repository, subject, media_type).await?;
-    add_manifest(storage, repository, &digest, manifest).await?;
+    let manifest = IncomingManifest::parse(manifest.to_string().into(), None, None)?;
+    let digest = manifest.digest;
+    {
+        let _adding = storage.unused.adding(&digest).await;
+        let _shared = storage.locks.shared(repository).await;
+        manifest.store(storage, repository, (&[], Actions::default())).await?;
+    }
     for old in before.into_iter().filter(|old| *old != digest) {
         let _exclusive = storage.locks.exclusive(repository).await;
         storage.metadata.remove_manifest(repository, &old).await?;
@@ -75,31 +79,6 @@ async fn add_blob(storage: &Storage, repository: &Repository, bytes: Bytes) -> R
     write(storage, bytes, digest).await?;
     storage.metadata.add_blob(repository, &digest, size).await?;
     heal(storage, &digest).await
-}
-
-async fn add_manifest(
-    storage: &Storage,
-    repository: &Repository,
-    digest: &Digest,
-    bytes: Bytes,
-) -> Result<(), ApiError> {
-    let outline = Outline::parse(&bytes)?;
-    let _adding = storage.unused.adding(digest).await;
-    let _shared = storage.locks.shared(repository).await;
-    let record = ManifestRecord {
-        media_type: outline.media_type(None)?,
-        size: bytes.len() as u64,
-        subject: outline.subject(),
-        links: Some(outline.links()),
-        pushed: Some(Timestamp::of(SystemTime::now())),
-        pulled: None,
-    };
-    let referrer = outline.referrer(digest, &record)?;
-    write(storage, bytes, *digest).await?;
-    heal(storage, digest).await?;
-    let tags = (&[][..], Actions::default());
-    storage.metadata.put_manifest(repository, digest, &record, tags, referrer.as_ref()).await?;
-    Ok(())
 }
 
 async fn write(storage: &Storage, bytes: Bytes, digest: Digest) -> Result<(), Error> {

@@ -127,6 +127,7 @@ impl ManifestEndpoints {
         };
         let manifest = IncomingManifest::parse(bytes, content_type, expected)?;
         let (digest, subject) = (manifest.digest, manifest.outline.subject());
+        let has_layers = manifest.outline.has_layers();
 
         let _adding = self.storage.unused.adding(&digest).await;
         let _shared = self.storage.locks.shared(repository).await;
@@ -136,7 +137,7 @@ impl ManifestEndpoints {
         }
         manifest.store(&self.storage, repository, (&tags, request.rights)).await?;
         self.surveyor.pushed(repository, &digest);
-        if outline.has_layers() {
+        if has_layers {
             self.scanner.pushed(repository, &digest);
         }
         Ok(created(repository, &digest, subject.as_ref(), &tags))
