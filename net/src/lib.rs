@@ -22,6 +22,7 @@ mod files; // bodies that are files
 mod tunnel; // a connection that is HTTP no more
 mod file_server; // the same, where bodies may be files
 mod http2; // the same for HTTP/2, within tighter limits
+mod observed; // a body that is counted while it is sent
 mod drained; // a body whose rest is read when its reader is done
 mod write_timeout; // a peer that reads too slowly
 mod throughput; // a body that comes too slowly
@@ -40,6 +41,7 @@ pub use drained::DrainedBody;
 pub use files::{FileBody, TakesFiles};
 pub use http2::{Http2Limits, UntrustedServer, is_http2};
 pub use listen::{Listener, PrivateListener, connect_unix};
+pub use observed::{BodyObserver, ObservedBody};
 pub use proxy_protocol::read_proxy_header;
 pub use sender::{Scheme, Sender, TrustedProxies, remove_claims, remove_own};
 pub use server::{Connections, HttpLimits, Negotiated};

@@ -1,19 +1,17 @@
 use std::{
     any::Any,
-    io,
-    pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy_bidirectional},
     time::sleep,
 };
+use tokio_util::io::InspectReader;
 
 use crate::activity::Activity;
 
@@ -52,8 +50,9 @@ impl Tunnel {
         // What it is idle for is known to its ends alone: it makes no room for others.
         Activity::current().ask();
         let moved = AtomicU64::new(0);
+        let count = |_: &[u8]| _ = moved.fetch_add(1, Ordering::Relaxed);
         let (mut client, mut stream) =
-            (Counted { stream: client, moved: &moved }, Counted { stream, moved: &moved });
+            (InspectReader::new(client, count), InspectReader::new(stream, count));
         let relay = async {
             stream.write_all(early).await?;
             copy_bidirectional(&mut client, &mut stream).await
@@ -78,42 +77,6 @@ async fn idle(moved: &AtomicU64, time_max: Duration) {
         let now = moved.load(Ordering::Relaxed);
         quiet = if now == before { quiet + 1 } else { 0 };
         before = now;
-    }
-}
-
-/// Counts reads that brought something.
-struct Counted<'a, S> {
-    stream: S,
-    moved: &'a AtomicU64,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Counted<'_, S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        self.moved.fetch_add(1, Ordering::Relaxed);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<'_, S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

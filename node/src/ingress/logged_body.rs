@@ -1,12 +1,6 @@
-use std::{
-    io,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::sync::Arc;
 
-use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
+use net::{BodyObserver, ObservedBody};
 
 use super::{access_entry::Entry, access_log::AccessLog, response_body::ResponseBody};
 
@@ -22,54 +16,15 @@ impl Drop for Pending {
     }
 }
 
+impl BodyObserver for Pending {
+    fn sent(&mut self, bytes: u64) {
+        self.entry.outcome.bytes += bytes;
+    }
+
+    fn ended(&mut self) {
+        self.entry.outcome.is_whole = true;
+    }
+}
+
 /// A response, counted for the access log where there is one.
-pub(super) struct LoggedBody {
-    body: ResponseBody,
-    pending: Option<Box<Pending>>,
-}
-
-impl LoggedBody {
-    pub fn new(body: ResponseBody, pending: Option<Box<Pending>>) -> Self {
-        Self { body, pending }
-    }
-}
-
-impl Body for LoggedBody {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
-        if let (Some(pending), Poll::Ready(frame)) = (&mut self.pending, &frame) {
-            let outcome = &mut pending.entry.outcome;
-            match frame {
-                Some(Ok(frame)) => {
-                    outcome.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
-                }
-                Some(Err(_)) => {}
-                None => outcome.is_whole = true,
-            }
-        }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for LoggedBody {
-    fn drop(&mut self) {
-        if let Some(pending) = &mut self.pending {
-            // Not every end is asked for: a length has told it.
-            pending.entry.outcome.is_whole |= self.body.is_end_stream();
-        }
-    }
-}
+pub(super) type LoggedBody = ObservedBody<ResponseBody, Option<Box<Pending>>>;

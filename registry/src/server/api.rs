@@ -11,7 +11,7 @@ use hyper::{
     Request,
     body::{Body as _, Incoming},
 };
-use net::FileBody;
+use net::{BodyObserver, FileBody, ObservedBody};
 use tokio::sync::Semaphore;
 
 use super::{
@@ -23,7 +23,7 @@ use super::{
     error::ApiError,
     lists::ListEndpoints,
     manifests::ManifestEndpoints,
-    observed::{ObservedBody, Observer},
+    observed::Observer,
     rates::RequestRates,
     request_body::RequestBody,
     response::{Response, UntilBody, empty, full, json},

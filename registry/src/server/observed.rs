@@ -1,22 +1,17 @@
 use std::{
-    io,
     net::IpAddr,
     path::Path,
-    pin::Pin,
     sync::{Arc, atomic::Ordering},
-    task::{Context, Poll},
     time::{Instant, SystemTime},
 };
 
-use bytes::Bytes;
 use http::{Method, StatusCode, header, request::Parts};
-use http_body::{Body, Frame, SizeHint};
+use net::BodyObserver;
 use spec::Timestamp;
 
 use super::{
     access_log::{AccessLine, AccessLog, shortened},
     metrics::{Answered, Kind, Metrics},
-    response::ResponseBody,
     route::Route,
 };
 use crate::{protocol::Switch, storage::Metadata};
@@ -44,12 +39,6 @@ pub(super) struct Observed {
     sent: u64,
     /// When the head of the answer was there.
     answered: Option<(StatusCode, Instant)>,
-}
-
-/// The body of an answer, counted while it is sent.
-pub(super) struct ObservedBody {
-    body: ResponseBody,
-    observed: Observed,
 }
 
 impl Observer {
@@ -94,10 +83,6 @@ impl Observed {
         self.received = bytes;
     }
 
-    pub fn sent(&mut self, bytes: u64) {
-        self.sent += bytes;
-    }
-
     pub fn answered(&mut self, status: StatusCode) {
         self.answered = Some((status, Instant::now()));
     }
@@ -139,32 +124,8 @@ impl Drop for Observed {
     }
 }
 
-impl ObservedBody {
-    pub fn new(body: ResponseBody, observed: Observed) -> Self {
-        Self { body, observed }
-    }
-}
-
-impl Body for ObservedBody {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
-        if let Poll::Ready(Some(Ok(frame))) = &polled {
-            self.observed.sent(frame.data_ref().map_or(0, |data| data.len() as u64));
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+impl BodyObserver for Observed {
+    fn sent(&mut self, bytes: u64) {
+        self.sent += bytes;
     }
 }
