@@ -46,8 +46,8 @@ impl Output {
         Ok(())
     }
 
-    /// Prints one record: as JSON, or the lines that `words` makes of it. A line stays one, whatever
-    /// an image or a peer has put into it: no name can look like a line of the report.
+    /// Prints one record: as JSON, or the lines that `words` makes of it. A line stays one,
+    /// whatever an image or a peer has put into it: no name can look like a line of the report.
     pub fn report<T: Serialize>(
         self,
         record: &T,
