@@ -15,6 +15,7 @@ use std::{
 };
 
 use blobs::BlobStore;
+use bytes::Bytes;
 use image::Budget;
 use spec::{Descriptor, Digest, Timestamp};
 use tokio::{
@@ -26,7 +27,7 @@ use super::{
     attached::attach,
     error::ApiError,
     stored::manifest_bytes,
-    survey::{UntilEnd, config_bytes, platform},
+    survey::{UntilEnd, config_bytes, lacks_blobs, platform},
 };
 use crate::{
     Error, Repository, SbomFormat, blocking,
@@ -99,20 +100,27 @@ impl Scanner {
     }
 
     /// What is in an image of a repository, as it was noted, or read now. `None` for what is no
-    /// image.
+    /// image, and for one that the repository has in part.
     pub async fn scanned(
         &self,
         repository: &Repository,
         digest: &Digest,
         record: &ManifestRecord,
     ) -> Result<Option<ScannedImage>, Error> {
+        if record.media_type.is_index() || self.storage.metadata.is_damaged(digest) {
+            return Ok(None);
+        }
+        let manifest = manifest_bytes(&self.storage.blobs, *digest, record.size).await?;
+        if lacks_blobs(&self.storage.metadata, repository, &manifest).await? {
+            return Ok(None); // what has the same digest elsewhere is not for its readers
+        }
         let known = self.known(digest).await?;
         // What was missing when it was read may have been pushed.
         if known.as_ref().is_some_and(|image| image.inventory.unread.is_empty()) {
             self.note_located(repository, digest).await?;
             return Ok(known);
         }
-        self.scan(repository, digest, record).await
+        self.scan(repository, digest, manifest).await
     }
 
     async fn known(&self, digest: &Digest) -> Result<Option<ScannedImage>, Error> {
@@ -132,12 +140,8 @@ impl Scanner {
         &self,
         repository: &Repository,
         digest: &Digest,
-        record: &ManifestRecord,
+        manifest: Bytes,
     ) -> Result<Option<ScannedImage>, Error> {
-        if record.media_type.is_index() || self.storage.metadata.is_damaged(digest) {
-            return Ok(None);
-        }
-        let manifest = manifest_bytes(&self.storage.blobs, *digest, record.size).await?;
         let _one = self.one.acquire().await.expect("the semaphore is never closed");
         let (blobs, database) = (Arc::clone(&self.storage.blobs), Arc::clone(&self.database));
         let digest_of = *digest;

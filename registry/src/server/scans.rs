@@ -103,7 +103,7 @@ impl ScanEndpoints {
             0 => {
                 let message = match query.get("platform") {
                     Some(platform) => format!("`{name}` has no image of the platform `{platform}`"),
-                    None => format!("`{name}` is no image"),
+                    None => format!("`{name}` is no image, or not all of it is in the repository"),
                 };
                 return Err(ApiError::not_found(ErrorCode::ManifestUnknown, message));
             }
@@ -149,7 +149,7 @@ impl ScanEndpoints {
             }));
         }
         if images.is_empty() {
-            let message = format!("`{name}` is no image");
+            let message = format!("`{name}` is no image, or not all of it is in the repository");
             return Err(ApiError::not_found(ErrorCode::ManifestUnknown, message));
         }
         Ok(json(StatusCode::OK, &ScanReports { images }))

@@ -30,7 +30,7 @@ use crate::{
         SURVEY_TIME_MAX,
     },
     protocol::ImageContents,
-    storage::{ManifestRecord, Storage},
+    storage::{ManifestRecord, Metadata, Storage},
 };
 
 /// Reads images, one at a time.
@@ -88,7 +88,7 @@ impl Surveyor {
             return Ok(None);
         }
         let manifest = manifest_bytes(&self.storage.blobs, *digest, record.size).await?;
-        if self.lacks_blobs(repository, &manifest).await? {
+        if lacks_blobs(&self.storage.metadata, repository, &manifest).await? {
             return Ok(None); // what has the same digest elsewhere is not for its readers
         }
         let blobs = Arc::clone(&self.storage.blobs);
@@ -98,18 +98,6 @@ impl Surveyor {
             self.storage.metadata.note_image(repository, digest, contents).await?;
         }
         Ok(contents)
-    }
-
-    /// Whether the repository has not got all that a manifest names: a sparse one, or one of an
-    /// upstream.
-    async fn lacks_blobs(&self, repository: &Repository, manifest: &[u8]) -> Result<bool, Error> {
-        let Ok(outline) = Outline::parse(manifest) else { return Ok(false) };
-        for blob in outline.blobs() {
-            if self.storage.metadata.blob(repository, &blob.digest).await?.is_none() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 
     async fn survey(&self, repository: &Repository, digest: &Digest) -> Result<(), Error> {
@@ -196,6 +184,22 @@ impl PushedImages {
             }
         }
     }
+}
+
+/// Whether the repository has not got all that a manifest names: a sparse one, or one of an
+/// upstream.
+pub(super) async fn lacks_blobs(
+    metadata: &Metadata,
+    repository: &Repository,
+    manifest: &[u8],
+) -> Result<bool, Error> {
+    let Ok(outline) = Outline::parse(manifest) else { return Ok(false) };
+    for blob in outline.blobs() {
+        if metadata.blob(repository, &blob.digest).await?.is_none() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn is_notable(contents: &ImageContents) -> bool {

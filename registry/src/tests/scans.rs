@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use spec::{Descriptor, Digest, MediaType};
 
 use super::fixture::TestRegistry;
-use crate::SbomFormat;
+use crate::{SbomFormat, Switch};
 
 /// A layer with these files.
 pub fn layer(files: &[(&str, &str)]) -> Vec<u8> {
@@ -27,6 +27,14 @@ pub async fn push_linux(
     tag: &str,
     (architecture, layer): (&str, &[u8]),
 ) -> Digest {
+    let (config, manifest) = linux_manifest(architecture, layer);
+    registry.push_blob(repository, config.as_bytes()).await;
+    registry.push_blob(repository, layer).await;
+    registry.push_manifest(repository, tag, &manifest).await
+}
+
+/// The config and the manifest of a Linux image with one layer.
+fn linux_manifest(architecture: &str, layer: &[u8]) -> (String, String) {
     let config = json!({
         "os": "linux", "architecture": architecture,
         "rootfs": {"type": "layers", "diff_ids": [Digest::of(layer)]},
@@ -35,15 +43,13 @@ pub async fn push_linux(
     let described = |media_type: &'static str, bytes: &[u8]| {
         serde_json::to_value(Descriptor::of(media_type, bytes)).unwrap()
     };
-    registry.push_blob(repository, config.as_bytes()).await;
-    registry.push_blob(repository, layer).await;
     let manifest = json!({
         "schemaVersion": 2,
         "mediaType": MediaType::OCI_MANIFEST,
         "config": described(MediaType::OCI_CONFIG, config.as_bytes()),
         "layers": [described(MediaType::OCI_LAYER_TAR, layer)],
     });
-    registry.push_manifest(repository, tag, &manifest.to_string()).await
+    (config, manifest.to_string())
 }
 
 pub const DEBIAN: [(&str, &str); 2] = [
@@ -63,6 +69,20 @@ async fn sbom(
 ) -> Result<Value, String> {
     let bytes = registry.admin.sbom(name, format, platform).await.map_err(|e| e.to_string())?;
     Ok(serde_json::from_slice(&bytes).unwrap())
+}
+
+#[tokio::test]
+async fn an_image_that_a_repository_has_in_part_is_not_read_for_it() {
+    let registry = TestRegistry::open().await;
+    let layer = layer(&DEBIAN);
+    push_linux(&registry, "ann/deb", "v1", ("amd64", &layer)).await;
+    sbom(&registry, "ann/deb:v1", SbomFormat::Spdx, None).await.unwrap();
+    // The same manifest, of a client that knows digests and has none of the bytes.
+    registry.admin.set_switch(Switch::Sparse, true).await.unwrap();
+    registry.push_manifest("bob/deb", "v1", &linux_manifest("amd64", &layer).1).await;
+    let refused = sbom(&registry, "bob/deb:v1", SbomFormat::Spdx, None).await.unwrap_err();
+    assert!(refused.contains("not all of it is in the repository"), "{refused}");
+    drop(registry.close().await);
 }
 
 #[tokio::test]
