@@ -45,6 +45,10 @@ fn a_revision_that_dies_after_the_gate_is_rolled_back_and_no_get_fails() {
     assert_eq!(register_native(&stage, &up, "good", "1000000"), "web:1");
     let create = ["service", "create", "web", "--task", "web:1", "--count", "2"];
     stage.margay([&create[..], &CLUSTER].concat()).ok();
+    // Only a deployment that was completed is one to go back to.
+    eventually("both copies serve", || {
+        (service(&stage)["status"]["deployments"][0]["state"] == "completed").then_some(())
+    });
     let (stop, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let clients: Vec<_> = (0..3)
         .map(|_| {

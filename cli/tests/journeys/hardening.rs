@@ -139,11 +139,13 @@ fn what_the_ingress_holds_opens_nothing_but_routes() {
     let mut names: Vec<_> = fs::read_dir(&folder).expect("a folder").flatten().collect();
     names.sort_by_key(fs::DirEntry::file_name);
     let names: Vec<_> = names.iter().map(fs::DirEntry::file_name).collect();
-    assert_eq!(names, ["counts.json", "ingress.json", "inside.sock", "routes.json", "sockets"]);
+    let files = ["counts.json", "ingress.json", "routes.json", "waiting.json"];
+    let all = [files[0], files[1], "inside.sock", files[2], "sockets", files[3]];
+    assert_eq!(names, all);
     let node = fs::read_to_string(stage.home().join("node/identity.json")).expect("the node's");
     let node: Value = serde_json::from_str(&node).expect("JSON");
     let key = serde_json::to_string(&node["key_pem"]).expect("JSON");
-    for file in ["counts.json", "ingress.json", "routes.json"] {
+    for file in files {
         let text = fs::read_to_string(folder.join(file)).expect("text");
         assert!(!text.contains(&key), "{file} has the node's key");
     }

@@ -7,8 +7,8 @@ pub struct Limits {
     /// Connections of clients at one time. One without a request makes room for another; while all
     /// have one, more wait in the listener's queue. Ten thousand idle ones hold some 60 MB.
     pub connections_max: usize,
-    /// Of these, from one address prefix: one of its own without a request makes room, and while all
-    /// have one, more are closed. Many, for a proxy in front brings all clients from one.
+    /// Of these, from one address prefix: one of its own without a request makes room, and while
+    /// all have one, more are closed. Many, for a proxy in front brings all clients from one.
     pub connections_per_address_max: usize,
     /// From the first byte of a request (or the end of the one before) to the end of its head.
     pub head_time_max: Duration,

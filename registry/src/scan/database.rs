@@ -57,8 +57,13 @@ impl Database {
             }
             opened => opened,
         };
-        let db = Mutex::new(opened.map_err(failed("open"))?);
-        let reader = Mutex::new(open(path).map_err(failed("open"))?);
+        let unopened = |error: rusqlite::Error| Error::File {
+            action: "open",
+            path: path.to_owned(),
+            source: io::Error::other(error),
+        };
+        let db = Mutex::new(opened.map_err(unopened)?);
+        let reader = Mutex::new(open(path).map_err(unopened)?);
         Ok(Self { db, reader })
     }
 

@@ -209,7 +209,7 @@ mod tests {
 
     fn line(second: u32, service: &str, path: &str) -> String {
         serde_json::json!({
-            "time": format!("2026-11-28T07:00:{second:02}Z"), "path": path, "service": service,
+            "time": format!("2026-11-28T07:00:{second:02}.000Z"), "path": path, "service": service,
         })
         .to_string()
             + "\n"
@@ -246,7 +246,7 @@ mod tests {
         let rest = line(9, "cats.main", "/c");
         file.write_all(&rest.as_bytes()[8..]).unwrap();
         assert_eq!(read(&path, end.unwrap(), &all).1.concat(), rest);
-        let at = |second: &str| Some(format!("2026-11-28T07:00:{second}Z").parse().unwrap());
+        let at = |second: &str| Some(format!("2026-11-28T07:00:{second}.000Z").parse().unwrap());
         for (lines, want) in [
             (LogQuery { since: at("03"), ..LogQuery::default() }, vec![&own[1], &rest]),
             (LogQuery { until: at("02"), ..LogQuery::default() }, vec![&own[0]]),

@@ -290,13 +290,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (mut relay, mut poller, path) = relay(folder.path());
         let mut clients: Vec<_> = (0..4).map(|_| UnixStream::connect(&path).unwrap()).collect();
-        for size in [0, 1, 9000, 60_000] {
-            let sent: Vec<_> = (0..4u8).map(|n| engine::framed(&vec![n; size]).unwrap()).collect();
+        // What the program's socket has no room for is lost: large ones come one at a time.
+        for (count, size) in [(4, 0), (4, 1), (4, 9000), (1, 60_000)] {
+            let clients = &mut clients[..count];
+            let bytes = |client: usize| vec![client as u8; size];
+            let sent: Vec<_> =
+                (0..count).map(|client| engine::framed(&bytes(client)).unwrap()).collect();
             for (client, frame) in clients.iter_mut().zip(&sent) {
                 client.set_nonblocking(false).unwrap();
                 client.write_all(frame).unwrap();
             }
-            let got = answers((&mut relay, &mut poller), &mut clients, size + 2);
+            let got = answers((&mut relay, &mut poller), clients, size + 2);
             assert!(got == sent, "datagrams of {size} bytes");
         }
         assert_eq!(relay.sessions.len(), 4);
