@@ -236,14 +236,14 @@ mod tests {
             line(2, "cats.main.evil", "/"),
         ];
         let text = [&own[0], &others[0], &others[1], &others[2], &own[1], &others[3]];
-        fs::write(&path, text.map(String::as_str).concat() + "{\"time\":").unwrap();
+        let rest = line(9, "cats.main", "/c");
+        fs::write(&path, text.map(String::as_str).concat() + &rest[..8]).unwrap();
         let query = |lines| AccessQuery { service: "cats.main".to_owned(), lines };
         let all = query(LogQuery::default());
         let (end, got) = read(&path, 0, &all);
         assert_eq!(got, own);
         // The rest of a line comes with the line.
         let mut file = File::options().append(true).open(&path).unwrap();
-        let rest = line(9, "cats.main", "/c");
         file.write_all(&rest.as_bytes()[8..]).unwrap();
         assert_eq!(read(&path, end.unwrap(), &all).1.concat(), rest);
         let at = |second: &str| Some(format!("2026-11-28T07:00:{second}.000Z").parse().unwrap());
