@@ -1,15 +1,17 @@
 //! What a scan has found, beside the image: manifests with the image as their subject, which
 //! clients list with the referrers API, and which go with the image.
 
-use std::{io::Write as _, sync::Arc};
-
 use bytes::Bytes;
 use serde_json::json;
 use spec::{Descriptor, Digest, MediaType};
 
-use super::{error::ApiError, incoming::IncomingManifest, stored::heal};
+use super::{
+    error::ApiError,
+    incoming::{IncomingManifest, write},
+    stored::heal,
+};
 use crate::{
-    Error, Repository, blocking,
+    Error, Repository,
     limits::{REFERRERS_PAGE_BYTES_MAX, REFERRERS_PAGE_MAX},
     repository::Actions,
     storage::{ManifestRecord, Storage},
@@ -79,19 +81,4 @@ async fn add_blob(storage: &Storage, repository: &Repository, bytes: Bytes) -> R
     write(storage, bytes, digest).await?;
     storage.metadata.add_blob(repository, &digest, size).await?;
     heal(storage, &digest).await
-}
-
-async fn write(storage: &Storage, bytes: Bytes, digest: Digest) -> Result<(), Error> {
-    let blobs = Arc::clone(&storage.blobs);
-    blocking(move || {
-        let mut writer = blobs.writer(digest.algorithm())?;
-        writer.write_all(&bytes).map_err(|source| Error::File {
-            action: "write a document of",
-            path: digest.to_string().into(),
-            source,
-        })?;
-        writer.commit_as(&digest)?;
-        Ok(())
-    })
-    .await
 }

@@ -69,8 +69,8 @@ impl IncomingManifest {
     }
 }
 
-/// Writes the bytes of a manifest where blobs are, as durably.
-async fn write(storage: &Storage, bytes: Bytes, digest: Digest) -> Result<(), Error> {
+/// Writes the bytes of a manifest, or of what belongs to one, where blobs are, as durably.
+pub(super) async fn write(storage: &Storage, bytes: Bytes, digest: Digest) -> Result<(), Error> {
     let blobs = Arc::clone(&storage.blobs);
     blocking(move || {
         let mut writer = blobs.writer(digest.algorithm())?;
