@@ -39,6 +39,9 @@ pub fn main() -> ! {
 
 fn serve() -> Result<(), Error> {
     ::sandbox::read_auxiliary_vector();
+    // What the client of a verb left open is none of a container's, and takes of the few
+    // descriptors that a process of ours may have.
+    ::sandbox::close_other_descriptors(&[]).map_err(Error::io("close inherited descriptors"))?;
     let socket = become_shim().map_err(Error::io("take the control socket from standard input"))?;
     let (job, fds) =
         match frame::receive_document::<Job>(&socket).map_err(Error::io("read the job"))? {

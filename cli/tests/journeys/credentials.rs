@@ -179,9 +179,10 @@ fn from_address(local: &str, registry: &str, basic: &str) -> String {
     use std::io::{Read as _, Write as _};
     let local: std::net::SocketAddr = local.parse().expect("an address");
     let remote: std::net::SocketAddr = registry.parse().expect("an address");
-    let socket = rustix::net::socket(
+    let socket = rustix::net::socket_with(
         rustix::net::AddressFamily::INET,
         rustix::net::SocketType::STREAM,
+        rustix::net::SocketFlags::CLOEXEC,
         None,
     )
     .expect("a socket");

@@ -120,3 +120,27 @@ fn each_process_has_nothing_open_without_a_reason() {
     up.end();
     stage.is_empty();
 }
+
+/// Needs root, an OCI runtime and busybox.
+#[test]
+fn what_a_caller_left_open_is_not_handed_to_a_container_or_a_copy() {
+    if !native::ready() {
+        return;
+    }
+    let mut stage = Stage::new();
+    native::build(&stage, "sleeper", "CMD [\"/bin/sleep\", \"61730\"]");
+    // More than the process of a copy may have.
+    let open = "for fd in {20..700}; do eval \"exec $fd</etc/hostname\"; done; exec \"$@\"";
+    let margay = env!("CARGO_BIN_EXE_margay");
+    stage.start_by(["bash", "-c", open, "bash", margay].map(str::to_owned).to_vec());
+    stage.margay(["run", "-d", "--name", "tom", "sleeper"]).ok();
+    let program = eventually("it runs", || pids(&["/bin/sleep", "61730"]).pop());
+    check(&stage, "shim", parent(program));
+    check(&stage, "program", program);
+    stage.margay(["stop", "-t", "0", "tom"]).ok();
+    stage.margay(["cp", "Dockerfile", "tom:/again"]).ok();
+    stage.margay(["cp", "tom:/again", "out"]).ok();
+    assert_eq!(fs::read(stage.path("out")).ok(), fs::read(stage.path("Dockerfile")).ok());
+    stage.margay(["rm", "-f", "tom"]).ok();
+    stage.is_empty();
+}

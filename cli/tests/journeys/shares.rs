@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 
 use crate::{
     images::build_cats,
@@ -20,7 +20,9 @@ const THERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 /// A connection from `from` that has had an answer, and stays open.
 fn admitted(from: Ipv4Addr, port: u16) -> Option<TcpStream> {
-    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+    let flags = SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None);
+    let socket = socket.expect("a socket");
     bind(&socket, &SocketAddrV4::new(from, 0)).expect("an address");
     connect(&socket, &SocketAddrV4::new(HERE, port)).ok()?;
     let mut stream = TcpStream::from(socket);
