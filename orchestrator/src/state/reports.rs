@@ -42,8 +42,7 @@ struct Attention {
 struct LastReport {
     at: Instant,
     label: Timestamp,
-    /// The time in which it says again that it is there.
-    heartbeat_every: Duration,
+    heartbeat: Option<ExpectedHeartbeat>,
     /// The newest report's life and number.
     boot: String,
     seq: u64,
@@ -54,6 +53,26 @@ struct LastReport {
     waiting: Vec<WaitingRequests>,
     /// When its last report came.
     told: Timestamp,
+}
+
+/// What the last heartbeat of a node said.
+#[derive(Debug, Clone, Copy)]
+struct ExpectedHeartbeat {
+    at: Instant,
+    /// The time in which the next one comes.
+    every: Duration,
+}
+
+impl LastReport {
+    /// The time in which the node says again that it is there. An agent that has been heard without
+    /// a heartbeat for two of them sends none: one of the version before has taken its place.
+    fn heartbeat_every(&self) -> Duration {
+        let kept_up = |next: &ExpectedHeartbeat| {
+            let without = self.at.saturating_duration_since(next.at);
+            without <= next.every.max(REPORT_EVERY) * 2
+        };
+        self.heartbeat.filter(kept_up).map_or(REPORT_EVERY, |next| next.every)
+    }
 }
 
 /// What a report has changed beside statuses.
@@ -91,7 +110,8 @@ impl NodeReports {
     /// `node` says within which time it says again that it is there.
     pub fn expect(&self, node: &NodeId, every: Duration) {
         if let Some(seen) = self.nodes.write().get_mut(node) {
-            seen.heartbeat_every = every.clamp(HEARTBEAT_EVERY_MIN, HEARTBEAT_EVERY_MAX);
+            let every = every.clamp(HEARTBEAT_EVERY_MIN, HEARTBEAT_EVERY_MAX);
+            seen.heartbeat = Some(ExpectedHeartbeat { at: Instant::now(), every });
         }
     }
 
@@ -101,7 +121,7 @@ impl NodeReports {
         let nodes = self.nodes.read();
         let disconnected = nodes
             .values()
-            .map(|seen| seen.at.max(since) + silence(seen.heartbeat_every).disconnected_after);
+            .map(|seen| seen.at.max(since) + silence(seen.heartbeat_every()).disconnected_after);
         disconnected.filter(|at| *at > now).min()
     }
 
@@ -113,7 +133,7 @@ impl NodeReports {
         let seen = nodes.entry(node.clone()).or_insert_with(|| LastReport {
             at,
             label,
-            heartbeat_every: REPORT_EVERY,
+            heartbeat: None,
             boot: String::new(),
             seq: 0,
             statuses: BTreeMap::new(),
@@ -134,9 +154,6 @@ impl NodeReports {
         let seen = nodes.get_mut(node).expect("its entry was made just now");
         if seen.boot == report.boot && report.seq <= seen.seq {
             return ReportOutcome::Stale;
-        }
-        if seen.boot != report.boot {
-            seen.heartbeat_every = REPORT_EVERY; // until this agent says otherwise
         }
         let before = pressure(&seen.problems);
         seen.problems = report.problems.clone();
@@ -252,7 +269,7 @@ impl NodeReports {
             Some(seen) => {
                 let heard = seen.at.max(self.attention.read().since);
                 let silent_for = now.saturating_duration_since(heard);
-                (silence(seen.heartbeat_every).condition(silent_for), seen.label)
+                (silence(seen.heartbeat_every()).condition(silent_for), seen.label)
             }
             None if now.duration_since(self.started) < NODE_GRACE => {
                 (NodeCondition::Suspect, self.started_at)
@@ -333,6 +350,23 @@ mod tests {
             assert_eq!(seen.condition, want, "{every:?}, {after} ms");
             let next = reports.next_disconnection().expect("it is there");
             assert!((next > heard + Duration::from_millis(after)) == (want != Disconnected));
+        }
+    }
+
+    #[test]
+    fn a_first_report_takes_no_heartbeat_back_and_an_agent_without_any_is_waited_for() {
+        let (reports, node) = (NodeReports::new(), "n1".parse().unwrap());
+        let lost_after = |heard_after| {
+            let mut nodes = reports.nodes.write();
+            let seen = nodes.get_mut(&node).expect("it was heard");
+            seen.at = seen.heartbeat.expect("there was one").at + Duration::from_secs(heard_after);
+            silence(seen.heartbeat_every()).disconnected_after
+        };
+        reports.heard(&node);
+        reports.expect(&node, Duration::from_secs(1));
+        reports.report(&node, &report_of(1, &[], 0));
+        for (heard_after, want_millis) in [(0, 4_500), (3, 4_500), (6, 4_500), (7, 12_500)] {
+            assert_eq!(lost_after(heard_after), Duration::from_millis(want_millis));
         }
     }
 
