@@ -198,8 +198,9 @@ pub(crate) const PUT_TRIES_MAX: usize = 64;
 /// Bytes that a scrub reads at once, and how often it is asked whether one is due.
 pub(crate) const SCRUB_CHUNK_BYTES: u64 = 1 << 20;
 pub(crate) const SCRUB_CHECK_INTERVAL: Duration = Duration::from_secs(600);
-/// Pushed manifests that wait to be read, some 100 bytes each. Those beyond are found by a pass.
-pub(crate) const SURVEY_QUEUE: usize = 4096;
+/// Pushed manifests that wait to be surveyed, and that wait to be scanned, some 100 bytes each.
+/// Those beyond are found by a walk.
+pub(crate) const PUSHED_QUEUE: usize = 4096;
 /// When a registry that starts looks for what was pushed and not read: after it has begun to serve.
 pub(crate) const SURVEY_DELAY: Duration = Duration::from_secs(2);
 /// How often it is noted until when all that was pushed has been read, and how long before that the
@@ -340,8 +341,6 @@ pub(crate) const SIGNATURE_MANIFESTS_MAX: usize = 16;
 pub(crate) const SIGNATURE_POLICIES_MAX: usize = 1000;
 pub(crate) const SIGNATURE_KEYS_MAX: usize = 16;
 pub(crate) const KEYS_BODY_BYTES_MAX: usize = 64 << 10;
-/// Images that wait to be scanned, some 100 bytes each. Those beyond are found by a pass.
-pub(crate) const SCAN_QUEUE: usize = 4096;
 /// What scanning one image may cost: 4 GiB in 500,000 files is twice what the largest images of
 /// interpreters and of machine learning have, and takes some twenty seconds.
 pub(crate) const SCAN_TIME_MAX: Duration = Duration::from_secs(60);

@@ -24,12 +24,12 @@ use super::{
     lists::ListEndpoints,
     manifests::ManifestEndpoints,
     observed::Observer,
+    pushed::Pushes,
     rates::RequestRates,
     request_body::RequestBody,
     response::{Response, UntilBody, empty, full, json},
     route::{Endpoint, Route},
     scanner::Scanner,
-    survey::Surveyor,
     token::TokenEndpoint,
     uploads::UploadEndpoints,
     upstreams::PullThrough,
@@ -71,7 +71,7 @@ impl Api {
         storage: Storage,
         authenticator: Authenticator,
         (admin, observer): (Arc<AdminApi>, Arc<Observer>),
-        (surveyor, scanner, pull_through): (Surveyor, Scanner, Arc<PullThrough>),
+        (pushes, scanner, pull_through): (Pushes, Scanner, Arc<PullThrough>),
         limits: &Limits,
     ) -> Self {
         let (metadata, rates) = (storage.metadata.clone(), Arc::<RequestRates>::default());
@@ -90,7 +90,7 @@ impl Api {
             },
             manifests: ManifestEndpoints {
                 storage: storage.clone(),
-                surveyor,
+                pushes,
                 scanner,
                 pull_through: Arc::clone(&pull_through),
             },

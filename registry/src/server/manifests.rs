@@ -9,6 +9,7 @@ use super::{
     error::{ApiError, ErrorCode},
     incoming::IncomingManifest,
     outline::Outline,
+    pushed::Pushes,
     request_body::RequestBody,
     response::{CONTENT_DIGEST, Response, empty, full, header_value, with_headers},
     route::Target,
@@ -16,7 +17,6 @@ use super::{
     scanner::Scanner,
     signatures::check_pull,
     stored::{found_damaged, manifest_bytes},
-    survey::Surveyor,
     upstreams::PullThrough,
 };
 use crate::{
@@ -32,7 +32,7 @@ const TAG: HeaderName = HeaderName::from_static("oci-tag");
 /// Reading, adding and deleting manifests and indexes.
 pub(super) struct ManifestEndpoints {
     pub storage: Storage,
-    pub surveyor: Surveyor,
+    pub pushes: Pushes,
     pub scanner: Scanner,
     pub pull_through: Arc<PullThrough>,
 }
@@ -136,10 +136,7 @@ impl ManifestEndpoints {
             self.check_blobs(repository, &manifest.outline).await?;
         }
         manifest.store(&self.storage, repository, (&tags, request.rights)).await?;
-        self.surveyor.pushed(repository, &digest);
-        if has_layers {
-            self.scanner.pushed(repository, &digest);
-        }
+        self.pushes.note(repository, &digest, has_layers);
         Ok(created(repository, &digest, subject.as_ref(), &tags))
     }
 

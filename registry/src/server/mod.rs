@@ -35,6 +35,7 @@ mod survey; // reading what is in an image
 mod images; // and saying it
 mod attached; // what a scan has found, beside the image
 mod scanner; // which software is in an image
+mod pushed; // images that were pushed, on their way to both
 mod scans; // and saying it
 mod scan_policies; // images that are refused for it
 mod vulnerabilities; // what is published
@@ -80,11 +81,10 @@ use crate::{
 };
 use {
     admin::AdminApi, api::Api, auth::Authenticator, collect::Collector, courier::Courier,
-    front::Front, images::ImageEndpoints, logins::Logins, observed::Observer,
-    replication::ReplicationEndpoints, replication::Replicator, retain::Retainer,
-    retention::RetentionEndpoints, scanner::Scanner, scanner::UnscannedImages,
-    scans::ScanEndpoints, scrub::Scrubber, survey::PushedImages, survey::Surveyor,
-    upstreams::Fetches, upstreams::PullThrough, upstreams::UpstreamEndpoints,
+    front::Front, images::ImageEndpoints, logins::Logins, observed::Observer, pushed::PushedImages,
+    pushed::Pushes, replication::ReplicationEndpoints, replication::Replicator, retain::Retainer,
+    retention::RetentionEndpoints, scanner::Scanner, scans::ScanEndpoints, scrub::Scrubber,
+    survey::Surveyor, upstreams::Fetches, upstreams::PullThrough, upstreams::UpstreamEndpoints,
     webhooks::WebhookEndpoints,
 };
 
@@ -132,7 +132,6 @@ pub struct Server {
     scrubber: Scrubber,
     retainer: Retainer,
     pushed_images: PushedImages,
-    unscanned: UnscannedImages,
     courier: Courier,
     fetches: Fetches,
     front: Front,
@@ -181,8 +180,10 @@ impl Server {
         let (collector, collecting) = Collector::new(storage.clone());
         let (scrubber, scrubbing) = Scrubber::new(storage.clone());
         let (courier, postman) = Courier::new(metadata.clone(), Replicator::new(storage.clone()));
-        let (surveyor, pushed_images) = Surveyor::new(storage.clone());
-        let (scanner, unscanned) = Scanner::open(storage.clone(), &data_dir)?;
+        let surveyor = Surveyor::new(storage.clone());
+        let scanner = Scanner::open(storage.clone(), &data_dir)?;
+        let (pushes, pushed_images) =
+            Pushes::new(metadata.clone(), surveyor.clone(), scanner.clone());
         let (pull_through, fetches) = PullThrough::new(storage.clone(), &limits);
         let (retainer, retaining) = Retainer::new(storage.clone(), Arc::clone(&audit));
         let logins = Logins { passwords: Arc::clone(&passwords), metadata: metadata.clone() };
@@ -217,7 +218,7 @@ impl Server {
                 storage.clone(),
                 Authenticator { tokens, metadata: metadata.clone(), logins, realm },
                 (admin_api, observer),
-                (surveyor, scanner, pull_through),
+                (pushes, scanner, pull_through),
                 &limits,
             )),
             storage,
@@ -225,7 +226,6 @@ impl Server {
             scrubber,
             retainer,
             pushed_images,
-            unscanned,
             courier,
             fetches,
             front: Front {
@@ -258,7 +258,6 @@ impl Server {
             scrubber,
             retainer,
             pushed_images,
-            unscanned,
             courier,
             fetches,
             front,
@@ -286,7 +285,6 @@ impl Server {
             () = scrubber.run(limits.scrub_interval, limits.scrub_bytes_per_second) => Ok(()),
             () = retainer.run(limits.retain_interval, limits.retain_grace) => Ok(()),
             () = pushed_images.run() => Ok(()),
-            () = unscanned.run() => Ok(()),
             () = courier.run() => Ok(()),
             () = fetches.run() => Ok(()),
             () = keep_reserve(&storage.metadata) => Ok(()),

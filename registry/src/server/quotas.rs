@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     Error, QuotaChange, QuotaResource, Repository, blocking,
-    limits::ADMIN_BODY_BYTES_MAX,
-    protocol::{QuotaInfo, UploadInfo},
+    limits::{ADMIN_BODY_BYTES_MAX, WEBHOOKS_MAX, WEBHOOKS_OF_ACCOUNT_MAX},
+    protocol::{QuotaInfo, UploadInfo, WebhookName},
     storage::{Metadata, Storage},
 };
 
@@ -105,5 +105,22 @@ pub(super) async fn uploads(
             }
         }
         _ => Err(ApiError::no_such_endpoint()),
+    }
+}
+
+/// Whether an account, and the registry, may have one more webhook or replication of that name.
+pub(super) fn check_room(metadata: &Metadata, name: &WebhookName) -> Result<(), ApiError> {
+    let all = metadata.webhooks.all();
+    let others: Vec<_> = all.iter().filter(|hook| hook.name != *name).collect();
+    let of_account = others.iter().filter(|hook| hook.name.account == name.account).count();
+    match () {
+        () if of_account >= WEBHOOKS_OF_ACCOUNT_MAX => Err(ApiError::conflict(format!(
+            "`{}` has {WEBHOOKS_OF_ACCOUNT_MAX} webhooks and replications already",
+            name.account
+        ))),
+        () if others.len() >= WEBHOOKS_MAX => Err(ApiError::conflict(format!(
+            "the registry has {WEBHOOKS_MAX} webhooks and replications already"
+        ))),
+        () => Ok(()),
     }
 }

@@ -1,12 +1,14 @@
 //! Administration over the network: what a request is about decides which clients may send it.
 
+use std::sync::Arc;
+
 use http::Method;
 
 use super::error::{ApiError, ErrorCode};
 use crate::{
     access::{Object, Principal, may_administer},
     protocol::{Query, RepositoryPattern},
-    storage::PolicyTable,
+    storage::{Metadata, PolicyTable, Webhook},
 };
 
 /// On whose behalf an administrative request is made.
@@ -25,6 +27,28 @@ impl Administrator<'_> {
             Self::Client(principal) => may_administer(principal, object, policies),
         }
     }
+
+    /// Those of `all` that it sees in a list: each is about an object.
+    pub fn seen<T>(
+        &self,
+        metadata: &Metadata,
+        all: Vec<T>,
+        object: impl Fn(&T) -> Object,
+    ) -> Vec<T> {
+        let policies = metadata.policies();
+        all.into_iter().filter(|one| self.may(&object(one), &policies)).collect()
+    }
+
+    /// The webhooks that it sees, replications included.
+    pub fn webhooks(&self, metadata: &Metadata) -> Vec<Arc<Webhook>> {
+        let account = |hook: &Arc<Webhook>| Object::Account(hook.name.account.clone());
+        self.seen(metadata, metadata.webhooks.all(), account)
+    }
+}
+
+/// `?repositories=PATTERN` of a request about the policy of a pattern.
+pub(super) fn pattern_of(query: &Query) -> Result<RepositoryPattern, ApiError> {
+    query.get("repositories").unwrap_or_default().parse().map_err(ApiError::invalid_name)
 }
 
 /// What an administrative request is about.

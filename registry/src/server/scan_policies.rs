@@ -8,13 +8,12 @@ use spec::{Digest, Timestamp};
 use super::{
     auth::RepositoryRequest,
     error::{ApiError, ErrorCode},
-    remote::Administrator,
+    remote::{Administrator, pattern_of},
     request_body::RequestBody,
     response::{Response, empty, json},
     scanner::Scanner,
 };
 use crate::{
-    RepositoryPattern,
     access::Object,
     blocking,
     limits::{KEYS_BODY_BYTES_MAX, SCAN_POLICIES_MAX, WAIVERS_MAX},
@@ -32,14 +31,12 @@ pub(super) async fn answer(
 ) -> Result<Response, ApiError> {
     let metadata = &storage.metadata;
     if *method == Method::GET {
-        let policies = metadata.policies();
-        let all = metadata.rules.scan_policies().into_iter().filter(|policy| {
-            administrator.may(&Object::Repositories(policy.repositories.clone()), &policies)
+        let all = administrator.seen(metadata, metadata.rules.scan_policies(), |policy| {
+            Object::Repositories(policy.repositories.clone())
         });
-        return Ok(json(StatusCode::OK, &all.collect::<Vec<_>>()));
+        return Ok(json(StatusCode::OK, &all));
     }
-    let pattern: RepositoryPattern =
-        query.get("repositories").unwrap_or_default().parse().map_err(ApiError::invalid_name)?;
+    let pattern = pattern_of(query)?;
     let known = metadata.rules.scan_policies();
     let is_known = known.iter().any(|policy| policy.repositories == pattern);
     let refused = |message: String| Err(ApiError::bad_request(ErrorCode::Unsupported, message));

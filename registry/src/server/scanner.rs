@@ -1,16 +1,10 @@
 //! Which software is in an image that was pushed.
-//!
-//! A push does not wait for it. What a full queue or a crash has left out is made up for by a pass
-//! over the manifests that were pushed since, and by the first request that asks for the image.
 
 use std::{
     collections::HashSet,
     io,
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::{Instant, SystemTime},
 };
 
@@ -18,10 +12,7 @@ use blobs::BlobStore;
 use bytes::Bytes;
 use image::Budget;
 use spec::{Descriptor, Digest, Timestamp};
-use tokio::{
-    sync::{Semaphore, mpsc},
-    time::{MissedTickBehavior, interval_at, sleep},
-};
+use tokio::sync::Semaphore;
 
 use super::{
     attached::attach,
@@ -31,11 +22,7 @@ use super::{
 };
 use crate::{
     Error, Repository, SbomFormat, blocking,
-    limits::{
-        COLLECT_BATCH, COLLECT_PAUSE, LIST_PAGE_MAX, SCAN_BYTES_MAX, SCAN_ENTRIES_MAX,
-        SCAN_PRUNE_INTERVAL, SCAN_QUEUE, SCAN_TIME_MAX, SURVEY_DELAY, SURVEY_NOTED_EVERY,
-        SURVEY_SKEW,
-    },
+    limits::{SCAN_BYTES_MAX, SCAN_ENTRIES_MAX, SCAN_TIME_MAX},
     protocol::Switch,
     scan::{Database, ScannedImage, document, inventory},
     storage::{ManifestRecord, Storage},
@@ -53,50 +40,14 @@ pub(super) struct Scanner {
     storage: Storage,
     pub database: Arc<Database>,
     one: Arc<Semaphore>,
-    pushed: mpsc::Sender<(Repository, Digest)>,
-    /// Whether there are pushes that did not get into the queue.
-    is_behind: Arc<AtomicBool>,
-}
-
-/// Pushed manifests on their way to be scanned.
-pub(super) struct UnscannedImages {
-    scanner: Scanner,
-    pushed: mpsc::Receiver<(Repository, Digest)>,
-}
-
-/// What a pass over all manifests does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Pass {
-    /// Scans those that were pushed since.
-    Since(Option<Timestamp>),
-    /// Forgets what is in no repository.
-    Prune,
-}
-
-/// What is attached to an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Attached {
-    /// Its bills of material, when it has something.
-    Boms,
-    /// What was found in it.
-    Report,
 }
 
 impl Scanner {
     /// With the database in `data_dir`. Blocks.
-    pub fn open(storage: Storage, data_dir: &Path) -> Result<(Self, UnscannedImages), Error> {
-        let (send, pushed) = mpsc::channel(SCAN_QUEUE);
-        let (one, is_behind) = (Arc::new(Semaphore::new(1)), Arc::default());
+    pub fn open(storage: Storage, data_dir: &Path) -> Result<Self, Error> {
         let database = Arc::new(Database::open(&data_dir.join(DATABASE))?);
-        let scanner = Self { storage, database, one, pushed: send, is_behind };
-        Ok((scanner.clone(), UnscannedImages { scanner, pushed }))
-    }
-
-    /// A manifest was pushed.
-    pub fn pushed(&self, repository: &Repository, digest: &Digest) {
-        if self.pushed.try_send((repository.clone(), *digest)).is_err() {
-            self.is_behind.store(true, Ordering::SeqCst);
-        }
+        let decisive = Arc::new(Recent::new(DECISIVE_REPORTS_BYTES_MAX, DECISIVE_REPORT_BYTES_MAX));
+        Ok(Self { storage, database, one: Arc::new(Semaphore::new(1)) })
     }
 
     /// What is in an image of a repository, as it was noted, or read now. `None` for what is no
@@ -221,97 +172,27 @@ impl Scanner {
         }
     }
 
-    async fn scan_or_warn(&self, repository: &Repository, digest: &Digest) {
+    pub async fn scan_or_warn(&self, repository: &Repository, digest: &Digest) {
         if let Err(error) = self.scan_pushed(repository, digest).await {
             tracing::warn!(%repository, %digest, %error, "cannot scan an image");
         }
     }
 
-    /// Goes over all manifests.
-    async fn pass(&self, pass: Pass) -> Result<(), Error> {
-        let metadata = &self.storage.metadata;
-        let (mut last, mut count, mut left) = (String::new(), 0, HashSet::new());
-        loop {
-            let page = metadata.repositories("", &last, LIST_PAGE_MAX).await?;
-            for (repository, _) in &page.entries {
-                let mut after = String::new();
-                loop {
-                    let manifests = metadata.manifests(repository, &after, LIST_PAGE_MAX).await?;
-                    for (digest, record) in &manifests.entries {
-                        count += 1;
-                        if count % COLLECT_BATCH == 0 {
-                            sleep(COLLECT_PAUSE).await;
-                        }
-                        match pass {
-                            Pass::Since(since) if record.pushed >= since => {
-                                self.scan_or_warn(repository, digest).await;
-                            }
-                            Pass::Since(_) => {}
-                            Pass::Prune => drop(left.insert((*digest, repository.clone()))),
-                        }
-                    }
-                    match manifests.entries.last().filter(|_| manifests.more) {
-                        Some((digest, _)) => after = digest.to_string(),
-                        None => break,
-                    }
-                }
-                tokio::task::yield_now().await;
-            }
-            match page.entries.last().filter(|_| page.more) {
-                Some((repository, _)) => repository.as_str().clone_into(&mut last),
-                None => break,
-            }
-        }
-        if pass == Pass::Prune {
-            let database = Arc::clone(&self.database);
-            blocking(move || database.prune(&left)).await?;
-        }
-        Ok(())
+    /// Forgets the images that are in no repository: all but `left`.
+    pub async fn prune(&self, left: HashSet<(Digest, Repository)>) -> Result<(), Error> {
+        let database = Arc::clone(&self.database);
+        blocking(move || database.prune(&left)).await
     }
 
-    async fn pass_or_warn(&self, pass: Pass) {
-        if let Err(error) = self.pass(pass).await {
-            tracing::warn!(%error, "cannot go over the images of the registry");
-        }
+    /// Until when pushed images have been scanned; `None` when none ever was.
+    pub async fn scanned_until(&self) -> Result<Option<Timestamp>, Error> {
+        let database = Arc::clone(&self.database);
+        blocking(move || database.scanned_until()).await
     }
-}
 
-impl UnscannedImages {
-    /// Scans what is pushed, until it is dropped.
-    pub async fn run(mut self) {
-        let scanner = self.scanner.clone();
-        sleep(SURVEY_DELAY).await;
-        let database = Arc::clone(&scanner.database);
-        let mut since = blocking(move || database.scanned_until()).await.ok().flatten();
-        scanner.is_behind.store(true, Ordering::SeqCst);
-        let ticks = |every| {
-            let mut ticks = interval_at(tokio::time::Instant::now() + every, every);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            ticks
-        };
-        let (mut notes, mut prunes) = (ticks(SURVEY_NOTED_EVERY), ticks(SCAN_PRUNE_INTERVAL));
-        let mut is_new = true;
-        loop {
-            if scanner.is_behind.swap(false, Ordering::SeqCst) {
-                scanner.pass_or_warn(Pass::Since(since)).await;
-                is_new = true;
-            }
-            tokio::select! {
-                Some((repository, digest)) = self.pushed.recv() => {
-                    scanner.scan_or_warn(&repository, &digest).await;
-                    is_new = true;
-                }
-                _ = prunes.tick() => scanner.pass_or_warn(Pass::Prune).await,
-                _ = notes.tick(), if is_new && self.pushed.is_empty() => {
-                    // Of a push that was committed a moment ago it may not know yet.
-                    let until = Timestamp::of(SystemTime::now() - SURVEY_SKEW);
-                    since = Some(until);
-                    let database = Arc::clone(&scanner.database);
-                    let noted = blocking(move || database.note_scanned_until(until)).await;
-                    is_new = noted.is_err();
-                }
-            }
-        }
+    pub async fn note_scanned_until(&self, until: Timestamp) -> Result<(), Error> {
+        let database = Arc::clone(&self.database);
+        blocking(move || database.note_scanned_until(until)).await
     }
 }
 

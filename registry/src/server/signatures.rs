@@ -9,13 +9,13 @@ use spec::{Descriptor, Digest, Manifest};
 use super::{
     auth::RepositoryRequest,
     error::{ApiError, ErrorCode},
-    remote::Administrator,
+    remote::{Administrator, pattern_of},
     request_body::RequestBody,
     response::{Response, empty, json},
     stored::manifest_bytes,
 };
 use crate::{
-    Action, Error, Repository, RepositoryPattern, VerifyingKey,
+    Action, Error, Repository, VerifyingKey,
     access::{Object, rights},
     blocking,
     limits::{
@@ -37,14 +37,12 @@ pub(super) async fn answer(
 ) -> Result<Response, ApiError> {
     let metadata = &storage.metadata;
     if *method == Method::GET {
-        let policies = metadata.policies();
-        let all = metadata.rules.signature_policies().into_iter().filter(|policy| {
-            administrator.may(&Object::Repositories(policy.repositories.clone()), &policies)
+        let all = administrator.seen(metadata, metadata.rules.signature_policies(), |policy| {
+            Object::Repositories(policy.repositories.clone())
         });
-        return Ok(json(StatusCode::OK, &all.collect::<Vec<_>>()));
+        return Ok(json(StatusCode::OK, &all));
     }
-    let pattern: RepositoryPattern =
-        query.get("repositories").unwrap_or_default().parse().map_err(ApiError::invalid_name)?;
+    let pattern = pattern_of(query)?;
     let known = metadata.rules.signature_policies();
     let is_known = known.iter().any(|policy| policy.repositories == pattern);
     let refused = |message: String| Err(ApiError::bad_request(ErrorCode::Unsupported, message));

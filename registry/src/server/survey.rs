@@ -1,33 +1,22 @@
 //! Reading what is in an image that was pushed: its config, and the program of a Wasm image.
-//!
-//! A push does not wait for it. What a full queue or a crash has left out is made up for by a pass
-//! over the manifests that were pushed since, and by the first request that asks for the image.
 
 use std::{
     io::{self, Read},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::{Instant, SystemTime},
+    sync::Arc,
+    time::Instant,
 };
 
 use blobs::BlobStore;
 use image::{Budget, Kind, Layers, Plan};
-use spec::{Descriptor, Digest, Timestamp};
-use tokio::{
-    sync::{Semaphore, mpsc},
-    time::{MissedTickBehavior, interval_at, sleep},
-};
+use spec::{Descriptor, Digest};
+use tokio::sync::Semaphore;
 
 use super::{outline::Outline, stored::manifest_bytes};
 use crate::{
     Error, Repository, blocking,
     limits::{
-        COLLECT_BATCH, COLLECT_PAUSE, LIST_PAGE_MAX, MANIFEST_BYTES_MAX, SURVEY_DELAY,
-        SURVEY_LABELS_MAX, SURVEY_LAYER_BYTES_MAX, SURVEY_LAYER_ENTRIES_MAX, SURVEY_NOTED_EVERY,
-        SURVEY_PROGRAM_BYTES_MAX, SURVEY_QUEUE, SURVEY_RECORD_BYTES_MAX, SURVEY_SKEW,
-        SURVEY_TIME_MAX,
+        MANIFEST_BYTES_MAX, SURVEY_LABELS_MAX, SURVEY_LAYER_BYTES_MAX, SURVEY_LAYER_ENTRIES_MAX,
+        SURVEY_PROGRAM_BYTES_MAX, SURVEY_RECORD_BYTES_MAX, SURVEY_TIME_MAX,
     },
     protocol::ImageContents,
     storage::{ManifestRecord, Metadata, Storage},
@@ -38,30 +27,11 @@ use crate::{
 pub(super) struct Surveyor {
     storage: Storage,
     one: Arc<Semaphore>,
-    pushed: mpsc::Sender<(Repository, Digest)>,
-    /// Whether there are pushes that did not get into the queue.
-    is_behind: Arc<AtomicBool>,
-}
-
-/// Pushed manifests on their way to be read.
-pub(super) struct PushedImages {
-    surveyor: Surveyor,
-    pushed: mpsc::Receiver<(Repository, Digest)>,
 }
 
 impl Surveyor {
-    pub fn new(storage: Storage) -> (Self, PushedImages) {
-        let (send, pushed) = mpsc::channel(SURVEY_QUEUE);
-        let one = Arc::new(Semaphore::new(1));
-        let surveyor = Self { storage, one, pushed: send, is_behind: Arc::default() };
-        (surveyor.clone(), PushedImages { surveyor, pushed })
-    }
-
-    /// A manifest was pushed.
-    pub fn pushed(&self, repository: &Repository, digest: &Digest) {
-        if self.pushed.try_send((repository.clone(), *digest)).is_err() {
-            self.is_behind.store(true, Ordering::SeqCst);
-        }
+    pub fn new(storage: Storage) -> Self {
+        Self { storage, one: Arc::new(Semaphore::new(1)) }
     }
 
     /// What is in an image of a repository, as it was noted, or read now. `None` for what is no
@@ -113,75 +83,9 @@ impl Surveyor {
         }
     }
 
-    /// Reads what was pushed since `from` and is not noted.
-    async fn pass(&self, from: Option<Timestamp>) -> Result<(), Error> {
-        let (metadata, mut last, mut read) = (&self.storage.metadata, String::new(), 0);
-        loop {
-            let page = metadata.repositories("", &last, LIST_PAGE_MAX).await?;
-            for (repository, _) in &page.entries {
-                let mut after = String::new();
-                loop {
-                    let manifests = metadata.manifests(repository, &after, LIST_PAGE_MAX).await?;
-                    for (digest, record) in &manifests.entries {
-                        if record.pushed >= from {
-                            self.survey_or_warn(repository, digest).await;
-                            read += 1;
-                            if read % COLLECT_BATCH == 0 {
-                                sleep(COLLECT_PAUSE).await;
-                            }
-                        }
-                    }
-                    match manifests.entries.last().filter(|_| manifests.more) {
-                        Some((digest, _)) => after = digest.to_string(),
-                        None => break,
-                    }
-                }
-                tokio::task::yield_now().await;
-            }
-            match page.entries.last().filter(|_| page.more) {
-                Some((repository, _)) => repository.as_str().clone_into(&mut last),
-                None => return Ok(()),
-            }
-        }
-    }
-
-    async fn survey_or_warn(&self, repository: &Repository, digest: &Digest) {
+    pub async fn survey_or_warn(&self, repository: &Repository, digest: &Digest) {
         if let Err(error) = self.survey(repository, digest).await {
             tracing::warn!(%repository, %digest, %error, "cannot read what is in an image");
-        }
-    }
-}
-
-impl PushedImages {
-    /// Reads what is pushed, until it is dropped.
-    pub async fn run(mut self) {
-        let metadata = &self.surveyor.storage.metadata;
-        sleep(SURVEY_DELAY).await;
-        let mut since = metadata.surveyed().await.ok().flatten();
-        self.surveyor.is_behind.store(true, Ordering::SeqCst);
-        let start = tokio::time::Instant::now() + SURVEY_NOTED_EVERY;
-        let mut notes = interval_at(start, SURVEY_NOTED_EVERY);
-        notes.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut is_new = true;
-        loop {
-            if self.surveyor.is_behind.swap(false, Ordering::SeqCst) {
-                if let Err(error) = self.surveyor.pass(since).await {
-                    tracing::warn!(%error, "cannot read which images were pushed");
-                }
-                is_new = true;
-            }
-            tokio::select! {
-                Some((repository, digest)) = self.pushed.recv() => {
-                    self.surveyor.survey_or_warn(&repository, &digest).await;
-                    is_new = true;
-                }
-                _ = notes.tick(), if is_new && self.pushed.is_empty() => {
-                    // Of a push that was committed a moment ago it may not know yet.
-                    let until = SystemTime::now() - SURVEY_SKEW;
-                    since = Some(Timestamp::of(until));
-                    is_new = metadata.note_surveyed(Timestamp::of(until)).await.is_err();
-                }
-            }
         }
     }
 }

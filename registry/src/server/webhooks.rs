@@ -9,14 +9,14 @@ use spec::Timestamp;
 use super::{
     courier::Postman,
     error::{ApiError, ErrorCode},
-    quotas::check_account,
+    quotas::{check_account, check_room},
     remote::Administrator,
     request_body::RequestBody,
     response::{Response, empty, json},
 };
 use crate::{
     access::Object,
-    limits::{ADMIN_BODY_BYTES_MAX, WEBHOOK_URL_CHARS_MAX, WEBHOOKS_MAX, WEBHOOKS_OF_ACCOUNT_MAX},
+    limits::{ADMIN_BODY_BYTES_MAX, WEBHOOK_URL_CHARS_MAX},
     protocol::{EventData, NewWebhook, TESTED, WebhookInfo, WebhookName, WebhookSecret},
     storage::{Metadata, Webhook, WebhookRecord, new_event},
 };
@@ -73,16 +73,11 @@ impl WebhookEndpoints {
     }
 
     async fn list(&self, administrator: &Administrator<'_>) -> Result<Response, ApiError> {
-        let seen: Vec<_> = {
-            let policies = self.metadata.policies();
-            let may = |hook: &Webhook| {
-                hook.record.replica.is_none()
-                    && administrator.may(&Object::Account(hook.name.account.clone()), &policies)
-            };
-            self.metadata.webhooks.all().into_iter().filter(|hook| may(hook)).collect()
-        };
         let mut list = Vec::new();
-        for hook in seen {
+        for hook in administrator.webhooks(&self.metadata) {
+            if hook.record.replica.is_some() {
+                continue;
+            }
             let last = self.metadata.deliveries(&hook.name).await?.into_iter().next();
             list.push(hook.info(last));
         }
@@ -154,18 +149,7 @@ impl WebhookEndpoints {
         if others.iter().any(|hook| hook.name == *name && hook.record.replica.is_some()) {
             return Err(ApiError::conflict(format!("there is a replication `{name}` already")));
         }
-        let others: Vec<_> = others.iter().filter(|hook| hook.name != *name).collect();
-        let of_account = others.iter().filter(|hook| hook.name.account == name.account).count();
-        match () {
-            () if of_account >= WEBHOOKS_OF_ACCOUNT_MAX => Err(ApiError::conflict(format!(
-                "`{}` has {WEBHOOKS_OF_ACCOUNT_MAX} webhooks already",
-                name.account
-            ))),
-            () if others.len() >= WEBHOOKS_MAX => {
-                Err(ApiError::conflict(format!("the registry has {WEBHOOKS_MAX} webhooks already")))
-            }
-            () => Ok(()),
-        }
+        check_room(&self.metadata, name)
     }
 }
 

@@ -8,7 +8,7 @@ use spec::{Reference, Timestamp};
 
 use super::super::{
     error::{ApiError, ErrorCode},
-    quotas::check_account,
+    quotas::{check_account, check_room},
     remote::Administrator,
     remote_registry::address_of,
     request_body::RequestBody,
@@ -16,7 +16,7 @@ use super::super::{
 };
 use crate::{
     access::Object,
-    limits::{REMOTE_BODY_BYTES_MAX, WEBHOOK_URL_CHARS_MAX, WEBHOOKS_MAX, WEBHOOKS_OF_ACCOUNT_MAX},
+    limits::{REMOTE_BODY_BYTES_MAX, WEBHOOK_URL_CHARS_MAX},
     protocol::{EventKind, NewReplication, ReplicationInfo, ReplicationName},
     storage::{Metadata, Webhook, WebhookRecord},
 };
@@ -70,15 +70,8 @@ impl ReplicationEndpoints {
     }
 
     async fn list(&self, administrator: &Administrator<'_>) -> Result<Response, ApiError> {
-        let seen: Vec<_> = {
-            let policies = self.metadata.policies();
-            let may = |hook: &Webhook| {
-                administrator.may(&Object::Account(hook.name.account.clone()), &policies)
-            };
-            self.metadata.webhooks.all().into_iter().filter(|hook| may(hook)).collect()
-        };
         let mut list = Vec::new();
-        for hook in seen {
+        for hook in administrator.webhooks(&self.metadata) {
             list.extend(self.info(&hook).await?);
         }
         Ok(json(StatusCode::OK, &list))
@@ -163,21 +156,9 @@ impl ReplicationEndpoints {
             let to: String = to.chars().take(100).collect();
             return refused(format!("`{to}` is not the start of the name of a repository"));
         }
-        let all = self.metadata.webhooks.all();
-        let others: Vec<_> = all.iter().filter(|hook| hook.name != *name).collect();
-        let is_webhook = |hook: &Arc<Webhook>| hook.name == *name && hook.record.replica.is_none();
-        let of_account = others.iter().filter(|hook| hook.name.account == *account).count();
-        match () {
-            () if all.iter().any(is_webhook) => {
-                Err(ApiError::conflict(format!("there is a webhook `{name}` already")))
-            }
-            () if of_account >= WEBHOOKS_OF_ACCOUNT_MAX => Err(ApiError::conflict(format!(
-                "`{account}` has {WEBHOOKS_OF_ACCOUNT_MAX} webhooks and replications already"
-            ))),
-            () if others.len() >= WEBHOOKS_MAX => Err(ApiError::conflict(format!(
-                "the registry has {WEBHOOKS_MAX} webhooks and replications already"
-            ))),
-            () => Ok(()),
+        if self.metadata.webhooks.get(name).is_some_and(|hook| hook.record.replica.is_none()) {
+            return Err(ApiError::conflict(format!("there is a webhook `{name}` already")));
         }
+        check_room(&self.metadata, name)
     }
 }
