@@ -1,7 +1,10 @@
 //! Published vulnerabilities beside the packages that have them. A package is compared once,
 //! however many images have it: after an import all of them are compared again.
 
-use std::collections::{BTreeSet, HashSet};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::atomic::Ordering,
+};
 
 use rusqlite::{Connection, Transaction, params};
 use spec::{Digest, Timestamp};
@@ -61,7 +64,9 @@ impl Database {
             txn.commit()?;
             Ok(changed)
         };
-        write().map_err(failed("import vulnerabilities"))
+        let written = write().map_err(failed("import vulnerabilities"));
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        written
     }
 
     /// The data that there is.

@@ -5,7 +5,10 @@ use std::{
     collections::HashSet,
     fs, io,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -31,6 +34,8 @@ pub(crate) struct Database {
     db: Mutex<Connection>,
     /// For what must not wait for an import.
     reader: Mutex<Connection>,
+    /// Counts up after each change of what reports say.
+    pub(super) changes: AtomicU64,
 }
 
 /// An image as it was scanned.
@@ -64,7 +69,13 @@ impl Database {
         };
         let db = Mutex::new(opened.map_err(unopened)?);
         let reader = Mutex::new(open(path).map_err(unopened)?);
-        Ok(Self { db, reader })
+        Ok(Self { db, reader, changes: AtomicU64::new(0) })
+    }
+
+    /// How often what reports say has changed since the file was opened. A report that is made
+    /// after this was asked for is of this state, or of a later one.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::SeqCst)
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Connection> {
@@ -110,7 +121,9 @@ impl Database {
             compare(&txn, id)?;
             txn.commit()
         };
-        write(&mut db).map_err(failed("note an image"))
+        let written = write(&mut db).map_err(failed("note an image"));
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        written
     }
 
     /// What an image has, if it was scanned.
@@ -202,7 +215,9 @@ impl Database {
             )?;
             txn.commit()
         };
-        write().map_err(failed("remove images"))
+        let written = write().map_err(failed("remove images"));
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        written
     }
 
     /// Until when pushed images have been scanned; `None` when none ever was.

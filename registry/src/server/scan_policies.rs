@@ -1,6 +1,6 @@
 //! Images that are refused for what a scan has found.
 
-use std::{sync::Arc, time::SystemTime};
+use std::time::SystemTime;
 
 use http::{Method, StatusCode};
 use spec::{Digest, Timestamp};
@@ -15,7 +15,6 @@ use super::{
 };
 use crate::{
     access::Object,
-    blocking,
     limits::{KEYS_BODY_BYTES_MAX, SCAN_POLICIES_MAX, WAIVERS_MAX},
     protocol::{Query, ScanRule},
     storage::{ManifestRecord, Storage},
@@ -78,14 +77,10 @@ pub(super) async fn check_pull(
         return Ok(());
     }
     // An index has nothing itself, and an attachment, as a signature, cannot be run.
-    if scanner.scanned(repository, digest, record).await?.is_none() {
-        return Ok(());
-    }
-    let now = Timestamp::of(SystemTime::now());
-    let (database, of) = (Arc::clone(&scanner.database), (*digest, repository.clone()));
-    let Some(report) = blocking(move || database.report(&of.0, &of.1, now)).await? else {
+    let Some(report) = scanner.decisive_report(repository, digest, record).await? else {
         return Ok(());
     };
+    let now = Timestamp::of(SystemTime::now());
     for (pattern, rule) in rules {
         if let Some(why) = rule.refusal(&report, now) {
             return Err(ApiError::denied(format!(

@@ -22,10 +22,13 @@ use super::{
 };
 use crate::{
     Error, Repository, SbomFormat, blocking,
-    limits::{SCAN_BYTES_MAX, SCAN_ENTRIES_MAX, SCAN_TIME_MAX},
-    protocol::Switch,
+    limits::{
+        DECISIVE_REPORT_BYTES_MAX, DECISIVE_REPORT_TIME_MAX, DECISIVE_REPORTS_BYTES_MAX,
+        SCAN_BYTES_MAX, SCAN_ENTRIES_MAX, SCAN_TIME_MAX,
+    },
+    protocol::{Finding, ScanReport, Switch},
     scan::{Database, ScannedImage, document, inventory},
-    storage::{ManifestRecord, Storage},
+    storage::{ManifestRecord, Recent, Storage},
 };
 
 /// The file of what was found in images, in the data folder.
@@ -40,6 +43,25 @@ pub(super) struct Scanner {
     storage: Storage,
     pub database: Arc<Database>,
     one: Arc<Semaphore>,
+    /// What decides about pulls, by repository and digest.
+    decisive: Arc<Recent<(Repository, Digest), Decisive>>,
+}
+
+/// A report of an image that was read to its end.
+#[derive(Clone)]
+struct Decisive {
+    report: Arc<ScanReport>,
+    at: Timestamp,
+    changes: u64,
+}
+
+/// What is attached to an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Attached {
+    /// Its bills of material, when it has something.
+    Boms,
+    /// What was found in it.
+    Report,
 }
 
 impl Scanner {
@@ -47,7 +69,7 @@ impl Scanner {
     pub fn open(storage: Storage, data_dir: &Path) -> Result<Self, Error> {
         let database = Arc::new(Database::open(&data_dir.join(DATABASE))?);
         let decisive = Arc::new(Recent::new(DECISIVE_REPORTS_BYTES_MAX, DECISIVE_REPORT_BYTES_MAX));
-        Ok(Self { storage, database, one: Arc::new(Semaphore::new(1)) })
+        Ok(Self { storage, database, one: Arc::new(Semaphore::new(1)), decisive })
     }
 
     /// What is in an image of a repository, as it was noted, or read now. `None` for what is no
@@ -72,6 +94,40 @@ impl Scanner {
             return Ok(known);
         }
         self.scan(repository, digest, manifest).await
+    }
+
+    /// What decides whether an image may be pulled: its report, without the texts for people. In
+    /// memory, as long as the database says the same: a pull costs one look-up. `None` as for
+    /// [`Self::scanned`].
+    pub async fn decisive_report(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        record: &ManifestRecord,
+    ) -> Result<Option<Arc<ScanReport>>, Error> {
+        let (key, now) = ((repository.clone(), *digest), Timestamp::of(SystemTime::now()));
+        let changes = self.database.changes();
+        let kept = self.decisive.get(&key).filter(|kept| {
+            kept.changes == changes && now.since(kept.at) < DECISIVE_REPORT_TIME_MAX
+        });
+        if let Some(kept) = kept {
+            return Ok(Some(kept.report));
+        }
+        let Some(image) = self.scanned(repository, digest, record).await? else {
+            return Ok(None);
+        };
+        let changes = self.database.changes();
+        let (database, of) = (Arc::clone(&self.database), key.clone());
+        let report = blocking(move || database.report(&of.1, &of.0, now)).await?;
+        let Some(mut report) = report else { return Ok(None) };
+        let bytes = without_texts(&mut report);
+        let report = Arc::new(report);
+        // One with something unread is read again: what was missing may have been pushed.
+        if image.inventory.unread.is_empty() {
+            let kept = Decisive { report: Arc::clone(&report), at: now, changes };
+            self.decisive.keep(key, kept, bytes);
+        }
+        Ok(Some(report))
     }
 
     async fn known(&self, digest: &Digest) -> Result<Option<ScannedImage>, Error> {
@@ -194,6 +250,19 @@ impl Scanner {
         let database = Arc::clone(&self.database);
         blocking(move || database.note_scanned_until(until)).await
     }
+}
+
+/// Takes out of a report what no policy asks for. Returns about how many bytes are left.
+fn without_texts(report: &mut ScanReport) -> usize {
+    for finding in &mut report.findings {
+        (finding.summary, finding.path, finding.kind) = Default::default();
+        (finding.version, finding.fixed) = Default::default();
+    }
+    let texts = report.findings.iter().flat_map(|finding| {
+        finding.aliases.iter().chain([&finding.vulnerability, &finding.package])
+    });
+    let texts = texts.chain(&report.unknown).map(|text| text.capacity() + size_of::<String>());
+    texts.sum::<usize>() + report.findings.capacity() * size_of::<Finding>()
 }
 
 /// Documents about an image, each with its media type. Blocks.

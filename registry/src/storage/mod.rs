@@ -5,7 +5,8 @@ mod reserve; // space for deletions on a full disk
 mod records; // what is stored of users, repositories and what they have
 mod usage; // what accounts have, and may have
 mod pulls; // which manifests were pulled, until it is written down
-mod manifest_bytes; // what was read of them
+mod recent; // what was used recently, in memory
+mod manifest_bytes; // what was read of manifests
 mod unused; // what collection and requests tell each other
 mod rules; // what the operator does not allow to change
 mod damaged; // what a disk has lost or changed
@@ -60,6 +61,7 @@ pub(crate) use {
     policies::PolicyError,
     policy_table::PolicyTable,
     pulls::{Deciding, Pulls},
+    recent::Recent,
     records::{
         BlobRecord, Link, Links, ManifestRecord, Membership, Referrer, TagRecord, User, start_of,
     },

@@ -239,6 +239,34 @@ async fn a_policy_refuses_what_is_severe_or_unknown_until_it_is_waived() {
 }
 
 #[tokio::test]
+async fn a_pull_under_a_policy_reads_no_file_again_and_new_data_decides_at_once() {
+    let registry = TestRegistry::open().await;
+    let digest = push_linux(&registry, "ann/deb", "v1", ("amd64", &layer(&DEBIAN))).await;
+    let bearer = format!("Bearer {}", registry.token("ann/deb"));
+    let pull = async || {
+        let request = "GET /v2/ann/deb/manifests/v1";
+        registry.request(request, &[("authorization", &bearer)], "").await.status.as_u16()
+    };
+    import(&registry, &[openssl("DEBIAN-CVE-2023-2", FIXED_BEFORE, now())]).await;
+    let rule = ScanRule { severity: Severity::High, allow_unknown: false, waivers: vec![] };
+    registry.admin.set_scan_policy(&"ann/*".parse().unwrap(), &rule).await.unwrap();
+    assert_eq!(pull().await, 200);
+    // The decision, and the bytes of the manifest, are in memory.
+    let (shard, name) = (digest.hex()[..2].to_owned(), digest.hex());
+    let file = registry.dir.path().join("blobs/sha256").join(shard).join(name);
+    let bytes = std::fs::read(&file).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(pull().await, 200);
+    std::fs::write(&file, bytes).unwrap();
+    import(&registry, &[openssl("DEBIAN-CVE-2024-1", FIXED_LATER, now())]).await;
+    assert_eq!(pull().await, 403);
+    assert_eq!(pull().await, 403);
+    import(&registry, &[openssl("DEBIAN-CVE-2023-2", FIXED_BEFORE, now())]).await;
+    assert_eq!(pull().await, 200);
+    registry.close().await;
+}
+
+#[tokio::test]
 async fn what_is_found_is_told_when_an_image_is_scanned_and_when_data_is_imported() {
     let registry = TestRegistry::open().await;
     let mut receiver = Receiver::start([]).await;
