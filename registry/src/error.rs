@@ -107,7 +107,7 @@ pub enum Error {
     /// An error response on the admin socket, in the registry's words.
     #[error("the registry refused: {message}")]
     Admin { message: String },
-    #[error("`{}` is not a token key of a registry", .path.display())]
+    #[error("`{}` is not a key of a registry", .path.display())]
     InvalidKey { path: PathBuf },
     #[error("`{}` is no backup of a registry: {why}", .path.display())]
     NoBackup { path: PathBuf, why: &'static str },

@@ -18,6 +18,7 @@ mod repository; // the name of a repository, and what can be done with it
 mod quota; // what accounts and repositories may have
 mod account; // a user, or one of a user's robot accounts
 mod blocking; // work that waits for a disk
+mod key_file; // keys in the data folder
 
 mod signing; // signatures of images by keys
 mod protocol; // what both ends put on the wire

@@ -23,6 +23,8 @@ mod shared; // state, history and watches together, as readers see them
 mod memory; // an engine without a file
 mod sqlite; // a durable engine: one writer thread, group commit
 
+mod seal; // secrets, closed before they come into a store
+
 mod error;
 
 #[cfg(test)]
@@ -34,6 +36,7 @@ pub use contract::{Status, Store};
 pub use error::Error;
 pub use memory::MemoryStore;
 pub use range::{Query, Range, Ranged};
+pub use seal::{Seal, Sealed};
 pub use sqlite::SqliteStore;
 pub use txn::{Committed, Compare, Op, Outcome, Txn};
 pub use value::{Kv, decode, encode};

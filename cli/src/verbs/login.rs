@@ -4,6 +4,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
+use registry::RegistryLogin;
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
 use crate::{
@@ -109,12 +110,18 @@ fn own_password(home: &Home, registry: &str, user: &str) -> anyhow::Result<Optio
     }
 }
 
-pub fn read_password(from: &mut dyn std::io::Read) -> anyhow::Result<String> {
+fn read_password(from: &mut dyn std::io::Read) -> anyhow::Result<String> {
     let mut text = String::new();
     from.take(PASSWORD_BYTES_MAX).read_to_string(&mut text).context("cannot read the password")?;
     let password = text.trim_end_matches(['\n', '\r']);
     ensure!(!password.is_empty(), Advice::new("the password is empty").code(USAGE_ERROR));
     Ok(password.to_owned())
+}
+
+/// As which user another registry is asked, with the password from stdin.
+pub fn of_other_registry(username: String) -> anyhow::Result<RegistryLogin> {
+    let password = read_password(&mut std::io::stdin().lock())?;
+    Ok(RegistryLogin { username, password })
 }
 
 fn ask(question: &str) -> anyhow::Result<String> {

@@ -12,12 +12,9 @@ use spec::{
     ServiceName, Taint, Task, TaskDefinition, TaskDefinitionId, TaskId, TaskPhase, TaskSpec,
     TaskStatus, Tenant, Timestamp, VolumeName,
 };
-use store::{Compare, Kv, Rev, Txn};
+use store::{Compare, Kv, Rev, Sealed, Txn};
 
-use super::{
-    objects::{Certificate, Runs, Secret},
-    seal::Sealed,
-};
+use super::objects::{Certificate, Runs, Secret};
 
 use crate::limits::RESTARTS_KEPT_MAX;
 

@@ -1,6 +1,4 @@
 use std::{
-    io::{self, Read},
-    os::unix::fs::MetadataExt,
     path::Path,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -15,12 +13,12 @@ use super::principal::{Principal, Scopes};
 use crate::{
     Action, Error, Repository,
     account::{Account, robot_of},
+    key_file,
     limits::{CLOCK_SKEW_SECONDS_MAX, TOKEN_CHARS_MAX, TOKEN_LIFETIME_MAX},
 };
 
 /// The name of the key's file in a registry's data folder.
 const KEY_FILE: &str = "token.key";
-const KEY_BYTES: usize = 32;
 /// The audience of every token. Another registry has another key, so the audience tells formats
 /// apart, not registries.
 pub(crate) const AUDIENCE: &str = "margay-registry";
@@ -96,18 +94,7 @@ impl Tokens {
     /// [`Error::File`], and [`Error::InvalidKey`] if the file is not a key or other users may read
     /// it.
     pub fn open(data_dir: &Path) -> Result<Self, Error> {
-        let path = data_dir.join(KEY_FILE);
-        match Self::load(&path) {
-            Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                create_key(&path).map_err(|source| Error::File {
-                    action: "make",
-                    path: path.clone(),
-                    source,
-                })?;
-                Self::load(&path)
-            }
-            other => other,
-        }
+        Ok(Self::from_key(&key_file::open(&data_dir.join(KEY_FILE))?))
     }
 
     /// Reads an existing key file, for a process other than the registry.
@@ -116,18 +103,7 @@ impl Tokens {
     /// [`Error::File`], and [`Error::InvalidKey`] if the file is not a key or other users may read
     /// it.
     pub fn load(path: &Path) -> Result<Self, Error> {
-        let failed = |source| Error::File { action: "read", path: path.to_owned(), source };
-        // Root reads it in the folder of the registry's user.
-        let file = disk::open_plain(path).map_err(failed)?;
-        if file.metadata().map_err(failed)?.mode() & 0o077 != 0 {
-            return Err(Error::InvalidKey { path: path.to_owned() });
-        }
-        let mut bytes = Vec::new();
-        file.take(KEY_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
-        if bytes.len() != KEY_BYTES {
-            return Err(Error::InvalidKey { path: path.to_owned() });
-        }
-        Ok(Self::from_key(&bytes))
+        Ok(Self::from_key(&key_file::load(path)?))
     }
 
     fn from_key(bytes: &[u8]) -> Self {
@@ -315,12 +291,6 @@ impl Scopes {
 }
 
 /// Two concurrent starts end with one key.
-fn create_key(path: &Path) -> io::Result<()> {
-    let mut bytes = [0; KEY_BYTES];
-    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
-    disk::create(path, &bytes)
-}
-
 fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
@@ -333,7 +303,7 @@ impl std::fmt::Debug for Tokens {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, os::unix::fs::MetadataExt};
 
     use super::*;
 

@@ -16,10 +16,11 @@ use store::{SqliteStore, Store, Txn};
 use super::{copy, described};
 use crate::{
     Error, blocking,
+    key_file::SECRET_KEY,
     limits::{
         HANDED_OVER_BYTES_MAX, RECORD_LINE_BYTES_MAX, RESTORED_AT_ONCE, RESTORED_PER_TRANSACTION,
     },
-    protocol::{RecordLine, named_by},
+    protocol::{RecordLine, is_sealed, named_by},
 };
 
 /// What was restored.
@@ -29,6 +30,11 @@ pub struct Restored {
     /// Blobs and manifests, and their bytes.
     pub blobs: u64,
     pub bytes: u64,
+    /// Records with passwords that only the key of the registry that was backed up opens:
+    /// `secret.key` of its data folder.
+    pub sealed: u64,
+    /// Whether there is a key in the new data folder.
+    pub has_key: bool,
     /// Those that the backup lacks, or whose bytes have changed there: the registry does not vouch
     /// for them until they are pushed again.
     pub damaged: Vec<Digest>,
@@ -47,11 +53,12 @@ pub async fn restore(folder: &Path, data_dir: &Path) -> Result<Restored, Error> 
     }
     let begun = blocking(move || begin(&from, &to)).await?;
     let Begun { records, path, store, lines } = begun;
-    let named = write_records(&store, lines, records, folder).await?;
+    let Written { named, sealed } = write_records(&store, lines, records, folder).await?;
     let (from, to) = (folder.to_owned(), data_dir.to_owned());
+    let has_key = data_dir.join(SECRET_KEY).exists();
     blocking(move || {
         let mut restored = copy_blobs(&from, &to, &named)?;
-        restored.records = records;
+        (restored.records, restored.sealed, restored.has_key) = (records, sealed, has_key);
         drop(store); // it is whole on disk then
         let failed = |source| Error::File { action: "rename", path: path.clone(), source };
         let file = File::open(&path).map_err(failed)?;
@@ -93,15 +100,22 @@ fn begin(folder: &Path, data_dir: &Path) -> Result<Begun, Error> {
     Ok(Begun { records: description.records_count, path, store: Arc::new(store), lines })
 }
 
-/// Writes every record. Returns the digests that they name.
+/// What the records name that were written, and how many have something sealed.
+#[derive(Default)]
+struct Written {
+    named: HashSet<Digest>,
+    sealed: u64,
+}
+
+/// Writes every record.
 async fn write_records(
     store: &Arc<SqliteStore>,
     mut lines: BufReader<Box<dyn Read + Send>>,
     expected: u64,
     folder: &Path,
-) -> Result<HashSet<Digest>, Error> {
+) -> Result<Written, Error> {
     let none = |why| Error::NoBackup { path: folder.to_owned(), why };
-    let (mut named, mut count) = (HashSet::new(), 0);
+    let (mut written, mut count) = (Written::default(), 0);
     let (mut txn, mut bytes) = (Txn::new(), 0);
     let mut commits = FuturesUnordered::new();
     let failed = |source| Error::Metadata { action: "restore records", source };
@@ -116,7 +130,8 @@ async fn write_records(
         if let Some(line) = &line {
             let RecordLine { key, version, value } = serde_json::from_slice(line)
                 .map_err(|_| none("one of its records is not valid"))?;
-            named.extend(named_by(&key));
+            written.named.extend(named_by(&key));
+            written.sealed += u64::from(is_sealed(&key, value.get().as_bytes()));
             let value: Arc<[u8]> = std::iter::once(version).chain(value.get().bytes()).collect();
             bytes += value.len();
             count += 1;
@@ -136,7 +151,7 @@ async fn write_records(
         }
     }
     match count == expected {
-        true => Ok(named),
+        true => Ok(written),
         false => Err(none("records of it are missing")),
     }
 }

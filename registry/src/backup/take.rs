@@ -29,6 +29,9 @@ pub struct BackedUp {
     pub kept: u64,
     /// Those of an earlier backup that are gone from the registry.
     pub removed: u64,
+    /// Records with passwords that only `secret.key` of the registry's data folder opens. The
+    /// backup has not got it.
+    pub sealed: u64,
     /// Blobs and manifests that the registry has lost, or whose bytes have changed.
     pub damaged: Vec<Digest>,
 }
@@ -80,7 +83,8 @@ fn copy_all(source: &Path, snapshot: &SnapshotInfo, folder: &Path) -> Result<Bac
     let mut there: HashMap<_, _> =
         target.list()?.into_iter().map(|blob| (blob.digest, blob.bytes)).collect();
     let records_before = described(folder)?.map(|description| description.records);
-    let mut done = BackedUp { records: snapshot.records_count, ..BackedUp::default() };
+    let SnapshotInfo { records_count: records, sealed, .. } = *snapshot;
+    let mut done = BackedUp { records, sealed, ..BackedUp::default() };
     for digest in &snapshot.missing {
         match there.remove(digest) {
             Some(_) => done.kept += 1,

@@ -51,7 +51,7 @@ pub(crate) use {
     query::{Query, encode_query},
     range::{BlobRange, ChunkRange, UploadRange},
     signature::KeysBody,
-    snapshot::{RecordLine, SNAPSHOTS, SnapshotInfo, named_by},
+    snapshot::{RecordLine, SNAPSHOTS, SnapshotInfo, is_sealed, named_by},
     vulnerability::{AdvisoriesBody, ImportInfo, ImportedBody},
     webhook::{CloudEvent, EventData, SYNCHRONISED, TESTED},
 };

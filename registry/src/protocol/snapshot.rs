@@ -13,6 +13,8 @@ pub(crate) struct SnapshotInfo {
     /// The blob with the records, one [`RecordLine`] in each line.
     pub records: Digest,
     pub records_count: u64,
+    /// Records with a password that only the registry's key opens.
+    pub sealed: u64,
     /// Blobs and manifests whose files are gone.
     pub missing: Vec<Digest>,
 }
@@ -24,6 +26,13 @@ pub(crate) struct RecordLine {
     /// Of the format of its value.
     pub version: u8,
     pub value: Box<RawValue>,
+}
+
+/// Whether a record has a password, or the key of signatures, that is sealed.
+pub(crate) fn is_sealed(key: &str, json: &[u8]) -> bool {
+    let may = key.starts_with("upstream/") || key.starts_with("webhook/");
+    // In a text the quotes would have backslashes.
+    may && memchr::memmem::find(json, br#""sealed":{"#).is_some()
 }
 
 /// The blob or manifest that a record is about.

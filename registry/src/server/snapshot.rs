@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     Error, blocking,
-    protocol::{RecordLine, SNAPSHOTS, SnapshotInfo, named_by},
+    protocol::{RecordLine, SNAPSHOTS, SnapshotInfo, is_sealed, named_by},
     storage::Storage,
 };
 
@@ -60,7 +60,7 @@ fn take(folder: &Path, records: &[Arc<Kv>], blobs: &dyn BlobStore) -> Result<Sna
     let id = disk::random_hex::<8>();
     let snapshot = FileBlobStore::of_oci_layout(&folder.join(&id), "unfinished");
     let mut lines = snapshot.writer(Algorithm::Sha256)?;
-    let (mut named, mut missing) = (HashSet::new(), Vec::new());
+    let (mut named, mut missing, mut sealed) = (HashSet::new(), Vec::new(), 0);
     for kv in records {
         let line = line_of(kv)?;
         lines.write_all(&line).map_err(|source| Error::File {
@@ -68,6 +68,7 @@ fn take(folder: &Path, records: &[Arc<Kv>], blobs: &dyn BlobStore) -> Result<Sna
             path: folder.to_owned(),
             source,
         })?;
+        sealed += u64::from(is_sealed(&kv.key, &kv.value));
         if let Some(digest) = named_by(&kv.key)
             && named.insert(digest)
         {
@@ -78,7 +79,8 @@ fn take(folder: &Path, records: &[Arc<Kv>], blobs: &dyn BlobStore) -> Result<Sna
         }
     }
     let (digest, _) = lines.commit()?;
-    Ok(SnapshotInfo { id, records: digest, records_count: records.len() as u64, missing })
+    let records_count = records.len() as u64;
+    Ok(SnapshotInfo { id, records: digest, records_count, sealed, missing })
 }
 
 fn line_of(kv: &Kv) -> Result<Vec<u8>, Error> {

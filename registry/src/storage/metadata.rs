@@ -2,7 +2,7 @@ use std::{collections::HashMap, path::Path, sync::Arc};
 
 use serde::de::DeserializeOwned;
 use spec::{Digest, Tenant};
-use store::{Compare, Kv, Query, Range, Ranged, SqliteStore, Store, Txn};
+use store::{Compare, Kv, Query, Range, Ranged, Seal, SqliteStore, Store, Txn};
 use tokio::sync::{OnceCell, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +16,7 @@ use super::{
     usage::{AccountUsage, Counts, Usage, account_of},
     webhook_table::Webhooks,
 };
-use crate::{Error, Repository, limits::SCAN_PAGE};
+use crate::{Error, Repository, key_file, key_file::SECRET_KEY, limits::SCAN_PAGE};
 
 /// The format version of every record but those of tags.
 pub(super) const VERSION: u8 = 1;
@@ -57,10 +57,11 @@ pub(super) const TAG_VERSION: u8 = 2;
 /// image/NAME:DIGEST                   what was read in the bytes of an image
 /// scan-policy/PATTERN                 for which vulnerabilities images are refused
 /// signature/PATTERN                   which keys must have signed what is pulled
-/// webhook/ACCOUNT/NAME                its URL and secret, and which events it is told
+/// webhook/ACCOUNT/NAME                its URL and sealed secret, and which events it is told
 /// outbox/ACCOUNT/NAME:TIME-ID          an event that waits for its delivery
 /// deliveries/ACCOUNT/NAME             the last tries
-/// upstream/NAME                       registry whose images are fetched below NAME/, and its login
+/// upstream/NAME                       registry whose images are fetched below NAME/, and its login,
+///                                     sealed
 /// surveyed                            until when manifests were pushed that have been read
 /// tag/NAME:TAG                        digest, when it was set
 /// tagged/NAME:START:TAG               that a manifest whose digest starts so has, or had, the tag
@@ -81,6 +82,8 @@ pub(crate) struct Metadata {
     pub(super) policies: Arc<Policies>,
     pub webhooks: Arc<Webhooks>,
     pub upstreams: Arc<Upstreams>,
+    /// Of passwords of other registries.
+    pub(super) seal: Arc<Seal>,
 }
 
 /// One page of a list, in the order of the keys.
@@ -97,10 +100,14 @@ impl Metadata {
         let store =
             SqliteStore::open(&data_dir.join("registry.db")).map_err(failed("open a database"))?;
         let reserve = Some(Arc::new(Reserve::open(data_dir)));
-        Ok(Self { reserve, ..Self::on(Arc::new(store)) })
+        let seal = Arc::new(seal(&key_file::open(&data_dir.join(SECRET_KEY))?));
+        Ok(Self { reserve, seal, ..Self::on(Arc::new(store)) })
     }
 
+    /// With a key that is of no other: for a store in memory.
     pub fn on(store: Arc<dyn Store>) -> Self {
+        let mut key = [0; key_file::KEY_BYTES];
+        getrandom::fill(&mut key).expect("the kernel gives random numbers");
         Self {
             store,
             accounts: watch::Sender::new(0),
@@ -112,6 +119,7 @@ impl Metadata {
             policies: Arc::default(),
             webhooks: Arc::default(),
             upstreams: Arc::default(),
+            seal: Arc::new(seal(&key)),
         }
     }
 
@@ -409,7 +417,11 @@ pub(super) fn decode_tag(kv: &Kv) -> Result<TagRecord, Error> {
     store::decode(TAG_VERSION, &kv.key, &kv.value).map_err(failed("read a record"))
 }
 
-fn failed(action: &'static str) -> impl FnOnce(store::Error) -> Error {
+fn seal(key: &[u8]) -> Seal {
+    Seal::new(key, "passwords of other registries at rest, version 1")
+}
+
+pub(super) fn failed(action: &'static str) -> impl FnOnce(store::Error) -> Error {
     move |source| Error::Metadata { action, source }
 }
 

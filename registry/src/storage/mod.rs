@@ -14,6 +14,7 @@ mod policy_table; // organisations, teams and policies in memory
 mod webhook_table; // webhooks in memory
 mod upstream_table; // upstreams in memory
 mod metadata; // users and repositories, and how records are read and written
+mod sealed; // secrets in records
 mod contents; // which repository has which blob, manifest and tag
 mod images; // what was read in the bytes of images
 mod webhooks; // and the events that wait for them

@@ -8,6 +8,7 @@ use store::{Compare, Query, Range, Txn};
 
 use super::{
     metadata::{Metadata, VERSION, decode},
+    sealed::{Found, warn_unless},
     webhook_table::WebhookRecord,
 };
 use crate::{
@@ -30,13 +31,17 @@ impl Metadata {
         let mut records = Vec::new();
         self.scan("webhook/", false, |kv| {
             let name = kv.key.strip_prefix("webhook/").and_then(|name| name.parse().ok());
-            records.extend(name.map(|name| Ok::<_, Error>((name, decode(kv)?))).transpose()?);
+            let record = |name| Ok::<_, Error>((name, self.decode_sealed::<WebhookRecord>(kv)?));
+            records.extend(name.map(record).transpose()?);
             Ok(())
         })
         .await?;
-        for (name, record) in records {
+        for (name, (record, found)) in records {
             let pending = self.count_pending(&name).await?;
-            self.webhooks.set(&name, Some(record), pending);
+            self.webhooks.set(&name, Some(record.clone()), pending);
+            if found == Found::InTheClear {
+                warn_unless(self.put_webhook(&name, record).await);
+            }
         }
         let mut orphans = BTreeSet::new();
         self.scan("outbox/", true, |kv| {
@@ -58,7 +63,9 @@ impl Metadata {
         name: &WebhookName,
         record: WebhookRecord,
     ) -> Result<(), Error> {
-        let txn = Txn::new().put(webhook_key(name), store::encode(VERSION, &record));
+        let key = webhook_key(name);
+        let value = self.encode_sealed(&key, &record);
+        let txn = Txn::new().put(key, value);
         self.commit(txn, "store a webhook").await?;
         let pending = self.count_pending(name).await?;
         self.webhooks.set(name, Some(record), pending);

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -13,7 +14,9 @@ use std::{
 use spec::Digest;
 
 use super::fixture::{PASSWORD, TestRegistry, noise};
-use crate::{BackedUp, Error, RetentionChange, back_up, restore};
+use crate::{
+    BackedUp, Error, NewReplication, RegistryLogin, Replica, RetentionChange, back_up, restore,
+};
 
 const AT_ONCE: Option<Duration> = Some(Duration::ZERO);
 
@@ -70,6 +73,53 @@ async fn a_backup_has_everything_and_the_next_copies_only_what_is_new() {
     let scrubbed = server.admin.scrub(Some(u64::MAX)).await.unwrap();
     assert_eq!((scrubbed.checked, scrubbed.damaged.len()), (5, 0));
     drop(server.close().await);
+}
+
+#[tokio::test]
+async fn passwords_of_other_registries_are_sealed_and_a_backup_says_what_opens_them() {
+    let server = TestRegistry::open().await;
+    let password = "of another registry";
+    let login = RegistryLogin { username: "ann".to_owned(), password: password.to_owned() };
+    let wanted = NewReplication {
+        url: "http://127.0.0.1:9".to_owned(),
+        repositories: "ann/*".parse().unwrap(),
+        replica: Replica { login: Some(login), ..Replica::default() },
+        private: true,
+    };
+    server.admin.create_replication(&"ann/eu".parse().unwrap(), &wanted).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("backup");
+    assert_eq!(back_up(&server.admin, &folder).await.unwrap().sealed, 1);
+    let data = server.close().await;
+    let key = data.path().join("secret.key");
+    assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+    let shows = |path: &Path| {
+        let bytes = fs::read(path).unwrap_or_default();
+        memchr::memmem::find(&bytes, password.as_bytes()).is_some()
+    };
+    for folder in [data.path(), &folder] {
+        for entry in walk(folder) {
+            assert!(!shows(&entry), "{}", entry.display());
+        }
+    }
+    for brings_key in [false, true] {
+        let data = tempfile::tempdir().unwrap();
+        if brings_key {
+            fs::copy(&key, data.path().join("secret.key")).unwrap();
+        }
+        let found = restore(&folder, data.path()).await.unwrap();
+        assert_eq!((found.sealed, found.has_key), (1, brings_key));
+        let server = TestRegistry::open_in(data, |_| ()).await;
+        assert_eq!(server.admin.replications().await.unwrap().len(), 1);
+        drop(server.close().await);
+    }
+}
+
+/// All files below a folder.
+fn walk(folder: &Path) -> Vec<PathBuf> {
+    let entries = folder.read_dir().unwrap().map(|entry| entry.unwrap().path());
+    let below = |path: PathBuf| if path.is_dir() { walk(&path) } else { vec![path] };
+    entries.flat_map(below).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -2,8 +2,7 @@
 
 use clap::Subcommand;
 use registry::{
-    Admin, Delivery, DeliveryOutcome, NewReplication, RegistryLogin, Replica, ReplicationName,
-    RepositoryPattern,
+    Admin, Delivery, DeliveryOutcome, NewReplication, Replica, ReplicationName, RepositoryPattern,
 };
 
 use crate::{
@@ -94,13 +93,7 @@ impl Replication {
             } => {
                 let all = || RepositoryPattern::all_of(&replication.account);
                 let repositories = repositories.unwrap_or_else(all);
-                let login = match username {
-                    Some(username) => {
-                        let password = login::read_password(&mut std::io::stdin().lock())?;
-                        Some(RegistryLogin { username, password })
-                    }
-                    None => None,
-                };
+                let login = username.map(login::of_other_registry).transpose()?;
                 let replica = Replica { to, deletions, login };
                 let wanted = NewReplication { url, repositories, replica, private };
                 block_on(admin.create_replication(&replication, &wanted))?;

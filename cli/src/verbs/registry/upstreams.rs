@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Subcommand;
-use registry::{Admin, NewUpstream, RegistryLogin};
+use registry::{Admin, NewUpstream};
 use spec::Tenant;
 
 use crate::{
@@ -83,13 +83,7 @@ impl Upstream {
                 username,
                 password_stdin: _,
             } => {
-                let login = match username {
-                    Some(username) => {
-                        let password = login::read_password(&mut std::io::stdin().lock())?;
-                        Some(RegistryLogin { username, password })
-                    }
-                    None => None,
-                };
+                let login = username.map(login::of_other_registry).transpose()?;
                 let ttl_seconds = ttl.unwrap_or(TTL).as_secs();
                 let wanted = NewUpstream { url, repositories, ttl_seconds, public, private, login };
                 block_on(admin.create_upstream(&name, &wanted))?;
