@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 use spec::{Descriptor, Digest, MediaType, Timestamp};
 
 use super::{
@@ -23,6 +23,10 @@ const IMAGES: usize = 10_000;
 /// Packages of each image, of which some have another version than in the image before.
 const PACKAGES: usize = 300;
 const VERSIONS: usize = 50;
+/// Images and artifacts in turn, for the machine has other work.
+const PUSH_ROUNDS: usize = 5;
+const PUSHES_PER_ROUND: usize = 100;
+const IDLE_TIME: Duration = Duration::from_secs(5);
 const WAIT: Duration = Duration::from_secs(1800);
 
 pub fn run(stand: &mut Stand<'_>) -> Result<()> {
@@ -31,6 +35,7 @@ pub fn run(stand: &mut Stand<'_>) -> Result<()> {
         Ok(root) => rows.push(one_image(&stand.margay()?, &root)?),
         Err(_) => println!("not measured: an image of Debian, whose folder {ROOT} has to name"),
     }
+    rows.push(pushes(&stand.margay()?)?);
     let images = if stand.options.small { IMAGES / 10 } else { IMAGES };
     rows.push(many_images(&mut stand.margay()?, images)?);
     measure::table(["scan", "of", "time"], &rows);
@@ -55,6 +60,36 @@ fn one_image(peer: &Peer, root: &str) -> Result<[String; 3]> {
         "a Debian".to_owned(),
         format!("{megabytes:.0} MB, compressed"),
         format!("{:.2} s", began.elapsed().as_secs_f64()),
+    ])
+}
+
+/// What an image costs the processor more than the same blobs under a manifest that is no image:
+/// its survey and its scan, and what is written of them.
+fn pushes(peer: &Peer) -> Result<[String; 3]> {
+    let mut client = Client::connect(&peer.address)?;
+    let mut spent = [Duration::ZERO; 2];
+    for round in 0..PUSH_ROUNDS {
+        for (kind, spent) in spent.iter_mut().enumerate() {
+            wait_for_idle(peer)?;
+            let before = peer.cpu_time();
+            for number in 0..PUSHES_PER_ROUND {
+                let number = (round * 2 + kind) * PUSHES_PER_ROUND + number;
+                let (layer, tag) = (layer(number)?, format!("v{number}"));
+                match kind {
+                    0 => push(&mut client, &tag, &layer, MediaType::OCI_LAYER_TAR)?,
+                    _ => push_artifact(&mut client, &tag, &layer)?,
+                }
+            }
+            wait_for_idle(peer)?;
+            *spent += peer.cpu_time().saturating_sub(before);
+        }
+    }
+    let pushes = f64::from(u32::try_from(PUSH_ROUNDS * PUSHES_PER_ROUND)?);
+    let [image, artifact] = spent.map(|spent| spent.as_secs_f64() * 1e3 / pushes);
+    Ok([
+        "a push".to_owned(),
+        format!("{PACKAGES} packages"),
+        format!("{image:.2} ms of processor, {artifact:.2} without a scan"),
     ])
 }
 
@@ -87,21 +122,37 @@ fn many_images(peer: &mut Peer, images: usize) -> Result<[String; 3]> {
     Ok(["new data".to_owned(), format!("{images} images"), format!("{time:.2} s")])
 }
 
-/// Until the processor of the registry has nothing to do.
 fn wait_for_scans(peer: &Peer, images: usize) -> Result<()> {
+    let began = Instant::now();
+    wait_for_idle(peer)?;
+    println!("{images} images were scanned after {:.0} s", began.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// Until the processor of the registry has nothing to do.
+fn wait_for_idle(peer: &Peer) -> Result<()> {
     let began = Instant::now();
     loop {
         let before = peer.cpu_time();
-        std::thread::sleep(Duration::from_secs(5));
-        if peer.cpu_time().saturating_sub(before) < Duration::from_millis(200) {
-            println!("{images} images were scanned after {:.0} s", began.elapsed().as_secs_f64());
+        std::thread::sleep(IDLE_TIME);
+        if peer.cpu_time().saturating_sub(before) < IDLE_TIME / 25 {
             return Ok(());
         }
-        ensure!(began.elapsed() < WAIT, "the images are not scanned");
+        ensure!(began.elapsed() < WAIT, "the registry does not come to rest");
     }
 }
 
 fn push(client: &mut Client, tag: &str, layer: &[u8], media_type: &'static str) -> Result<()> {
+    let layers = json!([Descriptor::of(media_type, layer)]);
+    push_manifest(client, tag, layer, layers)
+}
+
+/// The same blobs, of which the manifest does not name the layer.
+fn push_artifact(client: &mut Client, tag: &str, layer: &[u8]) -> Result<()> {
+    push_manifest(client, tag, layer, json!([]))
+}
+
+fn push_manifest(client: &mut Client, tag: &str, layer: &[u8], layers: Value) -> Result<()> {
     let digest = Digest::of(layer);
     let config = json!({
         "os": "linux", "architecture": "amd64",
@@ -112,7 +163,7 @@ fn push(client: &mut Client, tag: &str, layer: &[u8], media_type: &'static str) 
         "schemaVersion": 2,
         "mediaType": MediaType::OCI_MANIFEST,
         "config": Descriptor::of(MediaType::OCI_CONFIG, &config),
-        "layers": [Descriptor::of(media_type, layer)],
+        "layers": layers,
     });
     client.push(REPOSITORY, &config, &Digest::of(&config))?;
     client.push(REPOSITORY, layer, &digest)?;
