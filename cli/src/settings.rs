@@ -36,7 +36,7 @@ pub struct SettingsFlags {
     #[arg(short, long, value_name = "PATH", value_parser = unless_empty(workdir))]
     workdir: Option<Given<String>>,
     /// Join this group of a Linux image as well
-    #[arg(long, value_name = "GROUP")]
+    #[arg(long, value_name = "GROUP", value_parser = group)]
     group_add: Vec<String>,
     /// Mount a file system in memory
     #[arg(long, value_name = "PATH[:OPTIONS]")]
@@ -69,7 +69,7 @@ pub struct SettingsFlags {
     #[arg(long, value_name = "NAME:ADDRESS")]
     add_host: Vec<HostLine>,
     /// Ask a Linux program to end with this signal
-    #[arg(long, value_name = "SIGNAL")]
+    #[arg(long, value_name = "SIGNAL", value_parser = stop_signal)]
     stop_signal: Option<String>,
     /// Remember a label with the task
     #[arg(short, long, value_name = "KEY[=VALUE]")]
@@ -281,6 +281,21 @@ fn user(text: &str) -> Result<String, &'static str> {
     }
 }
 
+fn group(text: &str) -> Result<String, &'static str> {
+    match text.is_empty() || text.len() > 256 || text.chars().any(char::is_control) {
+        true => Err("use the name of a group of the image, or a number"),
+        false => Ok(text.to_owned()),
+    }
+}
+
+/// Nothing is the image's own.
+fn stop_signal(text: &str) -> Result<String, &'static str> {
+    match text.is_empty() || shim::parse_signal(text).is_some() {
+        true => Ok(text.to_owned()),
+        false => Err("it is no signal, such as SIGTERM, SIGRTMIN+3 or 15"),
+    }
+}
+
 fn workdir(text: &str) -> Result<String, &'static str> {
     let is_plain = text.starts_with('/') && !text.contains('\0');
     match is_plain {
@@ -308,23 +323,31 @@ fn swap(text: &str) -> Result<u64, String> {
 /// Thousandths of a processor; 0 is no limit, as in Docker.
 fn cpus(text: &str) -> Result<u32, String> {
     let processors = std::thread::available_parallelism().map_or(1, |count| count.get());
-    let wrong = || format!("use 0.01 to {processors}, which is how many processors there are");
+    let most = u32::try_from(processors).unwrap_or(u32::MAX).saturating_mul(1000);
+    match cpu_millis(text) {
+        Some(millis) if is_zero(text) || (10..=most).contains(&millis) => Ok(millis),
+        _ => Err(format!("use 0.01 to {processors}, which is how many processors there are")),
+    }
+}
+
+fn is_zero(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b'0' | b'.'))
+}
+
+/// Processors, in thousandths: what is smaller is left out.
+pub fn cpu_millis(text: &str) -> Option<u32> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let is_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     if !is_digits(whole) || !is_digits(fraction) || (whole.is_empty() && fraction.is_empty()) {
-        return Err(wrong());
+        return None;
     }
     let whole: u32 = match whole.parse() {
         Ok(whole) => whole,
         Err(error) if *error.kind() == IntErrorKind::Empty => 0,
-        Err(_) => return Err(wrong()),
+        Err(_) => return None,
     };
     let thousandths: String = fraction.chars().chain("000".chars()).take(3).collect();
-    let millis = whole.checked_mul(1000).ok_or_else(wrong)?;
-    let millis = millis.checked_add(thousandths.parse().map_err(|_| wrong())?).ok_or_else(wrong)?;
-    let most = u32::try_from(processors).unwrap_or(u32::MAX).saturating_mul(1000);
-    let is_zero = whole == 0 && fraction.bytes().all(|byte| byte == b'0');
-    if is_zero || (10..=most).contains(&millis) { Ok(millis) } else { Err(wrong()) }
+    whole.checked_mul(1000)?.checked_add(thousandths.parse().ok()?)
 }
 
 /// `80`, `80/tcp`, `53/udp` or `8000-8010`.

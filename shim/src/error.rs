@@ -1,4 +1,7 @@
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use engine::{StartFailure, subordinate_ids::Lacking};
 
@@ -53,6 +56,9 @@ pub enum Error {
     /// A program cannot run as this user.
     #[error("user `{user}` cannot be used: {why}")]
     User { user: String, why: String },
+    /// A limit of each process that this machine does not let us set.
+    #[error("ulimit `{name}` cannot be set: this machine lets margay set {most} at most")]
+    Ulimit { name: String, most: u64 },
     /// The image's config asks for something that is refused.
     #[error("the image's {what} cannot be used: {why}")]
     Config {
@@ -134,6 +140,19 @@ pub enum Error {
     },
 }
 
+fn hint_of_closed(path: &Path, missing: &str, readable: bool) -> String {
+    let path = path.display();
+    match readable {
+        true => format!(
+            "mount it to be read: -v {path}:/PATH:ro, or let its owner open it: `chmod {missing} {path}`"
+        ),
+        false => format!(
+            "let its owner open it, and the folders above it: `chmod {missing} {path}`, or use a \
+             volume: -v NAME:/PATH"
+        ),
+    }
+}
+
 /// What a container asked for that an OCI runtime cannot do, by its words, and what to do.
 const COMPLAINTS: [(&str, &str, &str); 2] = [
     (
@@ -157,7 +176,7 @@ impl Error {
             Self::Start { .. } => "E_START",
             Self::NoIds(_) | Self::NoNamespace { .. } | Self::Restricted { .. } => "E_NOT_ROOT",
             Self::CannotGrant { .. } | Self::NoWayOut(_) => "E_CAP_NATIVE",
-            Self::Config { .. } | Self::User { .. } => "E_CONFIG",
+            Self::Config { .. } | Self::User { .. } | Self::Ulimit { .. } => "E_CONFIG",
             Self::NoUpper { .. } => "E_NO_UPPER",
             Self::NoIdMap { .. } | Self::Shared { .. } | Self::OneOwner { .. } => "E_ID_MAP",
             Self::HostFiles { .. } | Self::ClosedFiles { .. } | Self::Device { .. } => {
@@ -213,17 +232,7 @@ impl Error {
                 ));
             }
             Self::ClosedFiles { path, missing, readable } => {
-                let path = path.display();
-                if *readable {
-                    return Some(format!(
-                        "mount it to be read: -v {path}:/PATH:ro, or let its owner open it: \
-                         `chmod {missing} {path}`"
-                    ));
-                }
-                return Some(format!(
-                    "let its owner open it, and the folders above it: `chmod {missing} {path}`, or use a \
-                     volume: -v NAME:/PATH"
-                ));
+                return Some(hint_of_closed(path, missing, *readable));
             }
             Self::ShimLost { .. } => "read `shim.log` in that folder",
             Self::Reported { hint, .. } => return hint.clone(),
@@ -238,6 +247,9 @@ impl Error {
                 "use a number, as in `-u 1000:1000`, or the image's own: `-u root`"
             }
             Self::Start { .. } => return self.failure().hint().map(str::to_owned),
+            Self::Ulimit { name, most } => {
+                return Some(format!("ask for less: --ulimit {name}={most}"));
+            }
             Self::Config { .. } | Self::Io { .. } | Self::Protocol(_) => {
                 return None;
             }

@@ -85,8 +85,7 @@ fn raise_limits(ulimits: &[Ulimit]) -> Result<(), Error> {
         let raised = Rlimit { maximum: hard, ..own };
         if !is_enough && setrlimit(resource, raised).is_err() {
             let most = own.maximum.unwrap_or(u64::MAX);
-            let why = format!("this machine lets margay set {most} at most");
-            return Err(Error::Config { what: format!("ulimit `{}`", ulimit.name), why });
+            return Err(Error::Ulimit { name: ulimit.name.clone(), most });
         }
     }
     Ok(())

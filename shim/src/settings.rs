@@ -379,6 +379,11 @@ impl FromStr for Ulimit {
             "nofile" if hard > OPEN_FILES_ASKED_MAX => {
                 return Err(format!("use {OPEN_FILES_ASKED_MAX} or fewer open files"));
             }
+            "cpu" if hard == 0 => {
+                return Err(
+                    "the program would be killed before it starts: use 1 or more".to_owned()
+                );
+            }
             "nice" | "rtprio" | "rttime" => {
                 return Err(format!("with `{name}` a task would take processors from all others"));
             }
@@ -442,6 +447,7 @@ mod tests {
             ("nofile=x", "NAME=SOFT"),
             ("nofile=-1", "or fewer"),
             ("nofile=9:1", "above the hard one"),
+            ("cpu=0", "use 1 or more"),
             ("core=-1", "never written"),
             ("rtprio=9", "from all others"),
             ("files=1", "is no limit"),

@@ -1,7 +1,7 @@
 use std::{
     collections::BTreeSet,
     io::Read as _,
-    process::{Command, Stdio},
+    process::{Command, ExitStatus, Stdio},
 };
 
 use anyhow::{Context as _, bail};
@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::{
     failure::Advice,
     home::Home,
-    output::{Output, duration, line, size},
+    output::{Format, Output, duration, line, size},
 };
 
 /// Show the processes of a task
@@ -27,8 +27,10 @@ Example:
   margay top web -eo pid,comm,rss"
 )]
 pub struct Args {
-    #[command(flatten)]
-    output: Output,
+    /// Print records as aligned columns or as JSON
+    // Without the short name that it has elsewhere: `-o` is an option of `ps`.
+    #[arg(long, value_enum, default_value = "table", value_name = "FORMAT")]
+    output: Format,
     /// Name or id of the task
     task: String,
     /// Options for the `ps` of this machine
@@ -70,29 +72,66 @@ impl Args {
             command: process.command,
         };
         let rows: Vec<Row> = found.into_iter().map(row).collect();
-        self.output.records(&rows, &["PID", "PPID", "UID", "TIME", "MEMORY", "COMMAND"], |row| {
-            [
-                row.pid.to_string(),
-                row.parent.to_string(),
-                row.uid.to_string(),
-                duration(std::time::Duration::from_millis(row.cpu_ms)),
-                size(row.memory_bytes),
-                row.command.clone(),
-            ]
-        })
+        Output { output: self.output }.records(
+            &rows,
+            &["PID", "PPID", "UID", "TIME", "MEMORY", "COMMAND"],
+            |row| {
+                [
+                    row.pid.to_string(),
+                    row.parent.to_string(),
+                    row.uid.to_string(),
+                    duration(std::time::Duration::from_millis(row.cpu_ms)),
+                    size(row.memory_bytes),
+                    row.command.clone(),
+                ]
+            },
+        )
     }
 }
 
 /// What `ps` writes of the processes that it knows: it is not to be read without an end.
 const PS_BYTES_MAX: u64 = 16 << 20;
 
-/// Prints what `ps` with these options says of some processes, as Docker does.
+/// Prints what `ps` with these options says of some processes, as Docker does: `ps` is asked for
+/// them, and where its options cannot be combined with that, for all that these choose.
 fn show_as_ps(options: &[String], pids: &BTreeSet<i32>) -> anyhow::Result<()> {
+    let numbers: Vec<String> = pids.iter().map(ToString::to_string).collect();
+    let asked = format!("-q{}", numbers.join(","));
+    let said = match ps(options, Some(&asked))? {
+        (said, ended) if ended.success() => said,
+        _ => {
+            let (said, ended) = ps(options, None)?;
+            if !ended.success() {
+                let options = options.join(" ");
+                bail!(
+                    Advice::new(format!("`ps {options}` failed: {ended}"))
+                        .hint("as in: margay top TASK -ef")
+                );
+            }
+            said
+        }
+    };
+    let Some(rows) = rows_of(&said, pids) else {
+        bail!(
+            Advice::new("`ps` shows no column `PID`, by which the task's processes are found")
+                .hint("name it among the columns: margay top TASK -eo pid,comm")
+        );
+    };
+    for row in rows {
+        line(format_args!("{row}"));
+    }
+    Ok(())
+}
+
+/// What `ps` says, and how it ended. What it complains of is shown unless it is asked again.
+fn ps(options: &[String], asked: Option<&str>) -> anyhow::Result<(String, ExitStatus)> {
+    let complaints = || if asked.is_some() { Stdio::null() } else { Stdio::inherit() };
     let started = Command::new("ps")
         .args(options)
+        .args(asked)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
+        .stderr(complaints())
         .spawn();
     let mut ps = match started {
         Ok(ps) => ps,
@@ -106,24 +145,7 @@ fn show_as_ps(options: &[String], pids: &BTreeSet<i32>) -> anyhow::Result<()> {
         out.take(PS_BYTES_MAX).read_to_end(&mut said).context("cannot read what `ps` says")?;
     }
     let ended = ps.wait().context("cannot wait for `ps`")?;
-    if !ended.success() {
-        let options = options.join(" ");
-        bail!(
-            Advice::new(format!("`ps {options}` failed: {ended}"))
-                .hint("as in: margay top TASK -ef")
-        );
-    }
-    let said = String::from_utf8_lossy(&said);
-    let Some(rows) = rows_of(&said, pids) else {
-        bail!(
-            Advice::new("`ps` shows no column `PID`, by which the task's processes are found")
-                .hint("name it among the columns: margay top TASK -eo pid,comm")
-        );
-    };
-    for row in rows {
-        line(format_args!("{row}"));
-    }
-    Ok(())
+    Ok((String::from_utf8_lossy(&said).into_owned(), ended))
 }
 
 /// The head of a table of `ps`, and the rows of `pids` with those of their threads, which have a

@@ -451,6 +451,8 @@ fn a_linux_task_is_shown_with_its_ports_its_processes_and_dockers_paths() {
     let top = show(&["top", "web", "-eo", "pid,comm"]);
     assert_eq!(top.split_whitespace().skip(2).nth(1), Some("busybox"), "{top}");
     assert_eq!(top.lines().count(), 2, "{top}");
+    assert_eq!(show(&["top", "web", "-o", "pid,comm"]), top);
+    assert!(show(&["top", "web", "axf"]).contains("/bin/busybox httpd -f"));
     assert_eq!(show(&["stats", "--no-stream", "--format", "{{.Name}} {{.PIDs}}"]), "web 1");
     stage.margay(["stop", "-t", "1", "web"]).ok();
     let actions = ["events", "--since", "1h", "--until", "0s", "-f", "container=web"];

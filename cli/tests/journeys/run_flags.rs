@@ -43,6 +43,9 @@ fn values_that_cannot_be_are_refused_with_what_can() {
     for (line, want) in [
         ("--ulimit rtprio=9", "from all others"),
         ("--ulimit nofile=9:1", "above the hard one"),
+        ("--ulimit cpu=0", "use 1 or more"),
+        ("--stop-signal 0", "it is no signal, such as SIGTERM"),
+        ("--group-add=", "use the name of a group of the image"),
         ("--cap-add SYS_ADMIN", "no task gets `CAP_SYS_ADMIN`"),
         ("--cap-drop FLY", "no capability `CAP_FLY`"),
         ("--security-opt seccomp=unconfined", "list of system calls"),
