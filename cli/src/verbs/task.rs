@@ -6,8 +6,8 @@ use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use orchestrator::{Client, RegisteredDefinition, RunTask};
 use spec::{
-    ClusterName, ContainerName, LaunchType, ServiceName, Task, TaskDefinition, TaskDefinitionId,
-    TaskId, TaskOverrides, TaskPhase,
+    Capability, ClusterName, ContainerName, LaunchType, Role, ServiceName, Task, TaskDefinition,
+    TaskDefinitionId, TaskId, TaskOverrides, TaskPhase,
 };
 
 use crate::{
@@ -19,6 +19,31 @@ use crate::{
     platform::record::Record,
     serve::block_on,
 };
+
+/// What one run may have, in place of what its definition says.
+#[derive(Debug, clap::Args)]
+pub struct Size {
+    /// Reserve this much of the processors for the container
+    #[arg(long, value_name = "NUMBER", value_parser = cpus)]
+    cpus: Option<u32>,
+    /// The most memory the container may have
+    #[arg(short, long, value_name = "BYTES", value_parser = spec::parse_bytes)]
+    memory: Option<u64>,
+    /// Reserve this much memory for the container
+    #[arg(long, value_name = "BYTES", value_parser = spec::parse_bytes)]
+    memory_reservation: Option<u64>,
+    /// Reserve this much of the processors for the task as a whole
+    #[arg(long, value_name = "NUMBER", value_parser = cpus)]
+    task_cpus: Option<u32>,
+    /// Reserve this much memory for the task as a whole, which its containers never exceed
+    #[arg(long, value_name = "BYTES", value_parser = spec::parse_bytes)]
+    task_memory: Option<u64>,
+}
+
+fn cpus(text: &str) -> Result<u32, &'static str> {
+    let millis = crate::settings::cpu_millis(text).filter(|millis| *millis > 0);
+    millis.ok_or("use a number of processors, as in 0.5")
+}
 
 /// Register task definitions, and run, list and stop tasks on a platform
 #[derive(Debug, Subcommand)]
@@ -33,9 +58,11 @@ pub enum Verb {
         #[command(flatten)]
         control: Control,
     },
-    /// Run a task once, with arguments and variables of its own if need be
-    #[command(after_help = "Example:
-  margay task run report:3 --cluster demo -e DAY=2026-11-27 -- --full")]
+    /// Run a task once, with arguments, variables, a size and a role of its own if need be
+    #[command(after_help = "Examples:
+  margay task run report:3 --cluster demo -e DAY=2026-11-27 -- --full
+  margay task run report:3 --cluster demo -m 2g --cpus 1.5
+  margay task run report:3 --cluster demo --allow net.out:https://api.example.com")]
     Run {
         /// What to run, as in cats:1
         #[arg(value_name = "FAMILY:REVISION")]
@@ -52,9 +79,15 @@ pub enum Verb {
         /// Set a variable for this run; without a value, as it is here
         #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = variable)]
         env: Vec<(String, String)>,
-        /// The container that the arguments and variables are for, where there are several
+        /// The container that arguments, variables, memory and processors are for, where there are
+        /// several
         #[arg(long, value_name = "NAME")]
         container: Option<ContainerName>,
+        #[command(flatten)]
+        size: Size,
+        /// Grant this capability in this run, in place of all that the definition's role grants
+        #[arg(long, value_name = "CAPABILITY")]
+        allow: Vec<Capability>,
         #[command(flatten)]
         control: Control,
         /// Arguments for this run, in place of the definition's `command`
@@ -129,6 +162,8 @@ impl Verb {
                 count,
                 env,
                 container,
+                size,
+                allow,
                 control,
                 args,
             } => {
@@ -136,6 +171,12 @@ impl Verb {
                     container,
                     command: (!args.is_empty()).then_some(args),
                     env: BTreeMap::from_iter(env),
+                    role: (!allow.is_empty()).then_some(Role { allow }),
+                    cpu_millis: size.cpus,
+                    memory_soft_bytes: size.memory_reservation,
+                    memory_hard_bytes: size.memory,
+                    task_cpu_millis: size.task_cpus,
+                    task_memory_bytes: size.task_memory,
                 };
                 let overrides = (overrides != TaskOverrides::default()).then_some(overrides);
                 let wanted = RunTask { task_definition: definition, launch_type, count, overrides };

@@ -11,6 +11,7 @@ mod listeners; // ports of services
 mod node_groups; // machines that come and go
 mod life; // a service from its definition to its end
 mod memory; // what hostile connections cost
+mod overrides; // what one run changes
 mod quotas; // what a tenant may have
 mod versions; // agents that are too new
 mod streams; // what ends one

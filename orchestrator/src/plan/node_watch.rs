@@ -190,16 +190,13 @@ impl Assigned {
 
 fn desired_task(record: &TaskRecord, definition: &DefinitionRecord) -> DesiredTask {
     let spec = &record.task.spec;
-    // They could be applied when the task was created, and a revision never changes.
-    let changed =
-        spec.overrides.as_ref().and_then(|overrides| overrides.apply(&definition.definition).ok());
     DesiredTask {
         id: record.id().clone(),
         tenant: record.tenant.clone(),
         cluster: spec.cluster.clone(),
         service: spec.service.clone(),
         definition_id: spec.task_definition.clone(),
-        definition: changed.unwrap_or_else(|| definition.definition.clone()),
+        definition: definition.definition.clone(),
         launch_type: spec.launch_type,
         stop: spec.stop,
         pull_token: None,

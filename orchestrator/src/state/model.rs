@@ -34,6 +34,8 @@ pub(crate) struct Model {
     pub definitions: BTreeMap<(Tenant, TaskDefinitionId), Arc<DefinitionRecord>>,
     pub services: BTreeMap<ServiceKey, Arc<Stored<ServiceRecord>>>,
     pub tasks: BTreeMap<TaskKey, Arc<Stored<TaskRecord>>>,
+    /// Definitions as tasks have them that change something of theirs.
+    own_definitions: BTreeMap<TaskKey, Arc<DefinitionRecord>>,
     pub nodes: BTreeMap<NodeId, Arc<NodeRecord>>,
     pub node_groups: BTreeMap<NodeGroupName, Arc<Stored<NodeGroup>>>,
     pub volumes: BTreeMap<(Tenant, VolumeName), Volume>,
@@ -71,6 +73,9 @@ impl Model {
     pub fn of(list: &Ranged) -> Self {
         let mut model = Self { rev: list.rev, ..Self::default() };
         list.kvs.iter().for_each(|kv| model.set(kv, true));
+        // Definitions may have come after their tasks.
+        let tasks: Vec<_> = model.tasks.values().cloned().collect();
+        tasks.iter().for_each(|task| model.set_own_definition(&task.value));
         model.routes_rev = list.rev;
         model.touched.clear();
         model
@@ -134,7 +139,15 @@ impl Model {
         Some((&task.value, &**definition.as_ref()?))
     }
 
+    /// With what the task changes in it.
     pub fn definition_of(&self, record: &TaskRecord) -> Option<&Arc<DefinitionRecord>> {
+        match record.task.spec.overrides {
+            None => self.registered_definition_of(record),
+            Some(_) => self.own_definitions.get(&record.key()),
+        }
+    }
+
+    fn registered_definition_of(&self, record: &TaskRecord) -> Option<&Arc<DefinitionRecord>> {
         self.definitions.get(&(record.tenant.clone(), record.task.spec.task_definition.clone()))
     }
 
@@ -232,6 +245,21 @@ impl Model {
         }
     }
 
+    /// A revision never changes, nor does what a task changes in it.
+    fn set_own_definition(&mut self, record: &TaskRecord) {
+        let Some(overrides) = &record.task.spec.overrides else { return };
+        let Some(registered) = self.registered_definition_of(record) else { return };
+        match DefinitionRecord::clone(registered).with(Some(overrides)) {
+            Ok(own) => {
+                self.own_definitions.insert(record.key(), Arc::new(own));
+            }
+            // What it was to have less of, it must not have more of.
+            Err(error) => {
+                tracing::error!(%error, task = %record.id(), "its overrides cannot be applied");
+            }
+        }
+    }
+
     fn set_task(&mut self, tenant: Tenant, stored: Stored<TaskRecord>, exists: bool) {
         let key = (tenant, stored.value.id().clone());
         if let Some(node) = &stored.value.task.spec.node {
@@ -240,8 +268,12 @@ impl Model {
             set_member(on_node, key.clone(), exists && !stored.value.has_ended());
         }
         let stored = Arc::new(stored);
+        if exists && !self.own_definitions.contains_key(&key) {
+            self.set_own_definition(&stored.value);
+        }
         if !exists {
             let definition = self.definition_of(&stored.value).cloned();
+            self.own_definitions.remove(&key);
             self.forgotten.push_back(ForgottenTask { task: stored.clone(), definition });
             if self.forgotten.len() > FORGOTTEN_TASKS_MAX {
                 self.forgotten.pop_front();

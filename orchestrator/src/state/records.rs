@@ -8,9 +8,9 @@ use std::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use spec::{
     ClusterName, ContainerDefinition, ContainerName, Deployment, FileGrant, LaunchType,
-    NodeGroupName, NodeId, NodeSpec, PortMapping, Service, ServiceEvent, ServiceListener,
-    ServiceName, Taint, Task, TaskDefinition, TaskDefinitionId, TaskId, TaskPhase, TaskSpec,
-    TaskStatus, Tenant, Timestamp, VolumeName,
+    NodeGroupName, NodeId, NodeSpec, ParseError, PortMapping, Service, ServiceEvent,
+    ServiceListener, ServiceName, Taint, Task, TaskDefinition, TaskDefinitionId, TaskId,
+    TaskOverrides, TaskPhase, TaskSpec, TaskStatus, Tenant, Timestamp, VolumeName,
 };
 use store::{Compare, Kv, Rev, Sealed, Txn};
 
@@ -85,6 +85,16 @@ pub(crate) struct DefinitionRecord {
 }
 
 impl DefinitionRecord {
+    /// The same as one task has it.
+    ///
+    /// # Errors
+    /// A sentence on what the task cannot change so.
+    pub fn with(self, overrides: Option<&TaskOverrides>) -> Result<Self, ParseError> {
+        let Some(overrides) = overrides else { return Ok(self) };
+        let definition = overrides.apply(&self.definition)?;
+        Ok(Self { definition, ..self })
+    }
+
     /// The named volumes that some container may see, by a mount or by a line of its role.
     pub fn mounted(&self) -> BTreeSet<&VolumeName> {
         let granted = self.definition.role.allow.iter().filter_map(|line| match line {

@@ -2,7 +2,8 @@ use std::collections::BTreeMap;
 
 use http::StatusCode;
 use spec::{
-    Capability, Family, LaunchType, Protocol, TaskDefinition, TaskDefinitionId, Tenant, TenantQuota,
+    Capability, Family, LaunchType, Protocol, TaskDefinition, TaskDefinitionId, TaskOverrides,
+    Tenant, TenantQuota,
 };
 use store::Txn;
 use tokio::time::timeout;
@@ -274,13 +275,19 @@ pub(crate) async fn find(
     call.find(keys::definition(call.tenant()?, id), "task definition", id).await
 }
 
-/// A revision of which a new task may be started on such nodes.
+/// A revision of which a new task may be started on such nodes, as the task has it.
 pub(crate) async fn usable(
     call: &Call,
     id: &TaskDefinitionId,
     launch_type: LaunchType,
+    overrides: Option<&TaskOverrides>,
 ) -> Result<DefinitionRecord, ApiError> {
     let record = find(call, id).await?.value;
+    let record = record.with(overrides)?;
+    if overrides.is_some() {
+        check_size(&record.definition)?;
+        check_native(&grants(&record.definition)?, &record.runs)?;
+    }
     if !record.active {
         return Err(ApiError::in_use(format!("task definition `{id}` was deregistered"))
             .hint("register it again"));

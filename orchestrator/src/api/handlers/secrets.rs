@@ -121,7 +121,8 @@ pub(crate) async fn of_task(
     let definition: Option<Stored<DefinitionRecord>> = api.state.get(key).await?;
     let definition = definition
         .ok_or_else(|| ApiError::not_found("task definition", &task.task.spec.task_definition))?;
-    let names = definition.value.definition.secrets();
+    let definition = definition.value.with(task.task.spec.overrides.as_ref())?;
+    let names = definition.definition.secrets();
     let mut secrets = std::collections::BTreeMap::new();
     for name in names {
         let record = find(&api.state, tenant, &name).await?.value;

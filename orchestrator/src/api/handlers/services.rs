@@ -93,9 +93,11 @@ pub(super) async fn check(
     check_counts(spec, most(spec))?;
     spec.deployment.check()?;
     spec.placement.check()?;
-    let mut definition = definitions::usable(call, &spec.task_definition, spec.launch_type).await?;
+    let mut definition =
+        definitions::usable(call, &spec.task_definition, spec.launch_type, None).await?;
     for provider in &spec.placement.capacity_providers {
-        definition = definitions::usable(call, &spec.task_definition, provider.provider).await?;
+        definition =
+            definitions::usable(call, &spec.task_definition, provider.provider, None).await?;
     }
     if most(spec) > 1 && definition.writes_volumes() {
         return Err(one_writer(&spec.task_definition.to_string()));

@@ -37,13 +37,10 @@ async fn new_tasks(
     wanted: &RunTask,
 ) -> Result<Creation, ApiError> {
     let stored = clusters::find(call, cluster).await?;
-    let definition = definitions::usable(call, &wanted.task_definition, wanted.launch_type).await?;
+    let (id, overrides) = (&wanted.task_definition, wanted.overrides.as_ref());
+    let definition = definitions::usable(call, id, wanted.launch_type, overrides).await?;
     if wanted.count > 1 && definition.writes_volumes() {
         return Err(one_writer(&wanted.task_definition.to_string()));
-    }
-    if let Some(overrides) = &wanted.overrides {
-        let applied = overrides.apply(&definition.definition);
-        applied.map_err(|error| ApiError::invalid(error.to_string()))?;
     }
     let tenant = call.tenant()?;
     let more = TenantQuota {
