@@ -64,6 +64,9 @@ pub enum Error {
     /// A capability line in the image that does not parse.
     #[error("the image's `margay.wants` cannot be used: {why}")]
     Wants { why: String },
+    /// A wish in the image that is no number of requests.
+    #[error("the image's `margay.reuse` is `{said}`, and not a number from 1 to 10000")]
+    Reuse { said: String },
     #[error("the file index cannot be used: {why}")]
     Index { why: String },
     /// A known format or feature that this version cannot run.
@@ -89,6 +92,7 @@ impl Error {
             Self::UnknownImport { .. } => "E_IMPORT",
             Self::Precompiled { .. } => "E_AOT_UNTRUSTED",
             Self::Wants { .. } => "E_WANTS",
+            Self::Reuse { .. } => "E_REUSE",
             Self::Index { .. } => "E_INDEX",
             Self::Unsupported { .. } => "E_UNSUPPORTED",
         }
@@ -129,6 +133,10 @@ impl Error {
                 "ship the `.wasm` it was compiled from: each node compiles its own"
             }
             Self::Wants { .. } => "write one capability in each line, as in `fs:/data#rw`",
+            Self::Reuse { .. } => {
+                "write how many requests one instance may answer, or leave it out for a fresh \
+                 instance for each"
+            }
             Self::Index { .. } => "remove the prepared image: it is made again at the next start",
         };
         Some(text.to_owned())

@@ -48,8 +48,8 @@ pub use merge::FileIndexBuilder;
 pub use notes::Notes;
 pub use path::{InvalidName, link_leaves, normal_name, through_links};
 pub use plan::{
-    Document, Format, LayerContent, Plan, PlannedLayer, Program, WANTS_KEY, choose,
-    choose_platform, is_same, parse_document, parse_wants, plan, wants_text,
+    Document, Format, LayerContent, Plan, PlannedLayer, Program, REUSE_KEY, WANTS_KEY, choose,
+    choose_platform, is_same, parse_document, parse_reuse, parse_wants, plan, wants_text,
 };
 pub use program::{Located, locate, program_paths};
 pub use sections::{

@@ -39,3 +39,7 @@ pub(crate) const LAYERS_MAX: usize = 500;
 pub(crate) const WANTS_MAX: usize = 256;
 /// More imports or exports than this are an attack on the tools that list them.
 pub(crate) const NAMES_MAX: usize = 10_000;
+/// Requests that one instance answers: what a guest leaks in each ends with the instance.
+pub(crate) const REUSE_RANGE: std::ops::RangeInclusive<u32> = 1..=10_000;
+/// Of a wish that is no such number.
+pub(crate) const REUSE_CHARS_SHOWN: usize = 32;

@@ -1,3 +1,4 @@
+mod reuse; // whether an instance answers more than one request
 mod spin; // Spin's locked application, as far as it says what to run
 
 use std::io::{self, Read, Write};
@@ -8,6 +9,8 @@ use spec::{
     Descriptor, Digest, ExecutionConfig, ImageConfig, Index, Manifest, MediaType, Platform, Port,
     Want,
 };
+
+pub use reuse::{REUSE_KEY, parse_reuse};
 
 use crate::{
     budget::Budget,
@@ -72,6 +75,8 @@ pub struct Plan {
     pub args: Vec<String>,
     /// The capabilities that it wants.
     pub wants: Vec<Want>,
+    /// How many requests one instance may answer, one after another, by the wish of its author.
+    pub reuse: Option<u32>,
 }
 
 /// One layer of a [`Plan`].
@@ -286,12 +291,12 @@ pub fn plan(
         spin::apply(&mut plan, &small(locked)?)?;
     }
     let labels = plan.execution().labels.as_ref();
-    if let Some(lines) = labels
-        .and_then(|labels| labels.get(WANTS_KEY))
-        .or_else(|| manifest.annotations.get(WANTS_KEY))
-    {
-        plan.wants = parse_wants(lines)?;
-    }
+    let said =
+        |key| labels.and_then(|labels| labels.get(key)).or_else(|| manifest.annotations.get(key));
+    let wants = said(WANTS_KEY).map(|lines| parse_wants(lines)).transpose()?;
+    let reuse = said(REUSE_KEY).map(|text| parse_reuse(text)).transpose()?;
+    plan.wants = wants.unwrap_or(plan.wants);
+    plan.reuse = reuse;
     Ok(plan)
 }
 
@@ -397,6 +402,7 @@ fn image_plan(
         program,
         args,
         wants: Vec::new(),
+        reuse: None,
     })
 }
 
@@ -439,6 +445,7 @@ fn artifact_plan(
         program: Program::Layer(0),
         args: Vec::new(),
         wants: Vec::new(),
+        reuse: None,
     })
 }
 

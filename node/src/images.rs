@@ -47,6 +47,14 @@ impl Ready {
         }
     }
 
+    /// How many requests its author lets one instance answer.
+    pub fn reuse(&self) -> Option<u32> {
+        match self {
+            Self::Wasm { plan, .. } => plan.reuse,
+            Self::Native(_) => None,
+        }
+    }
+
     /// What its owner is to know once about what runs it.
     pub fn warning(&self) -> Option<&str> {
         match self {

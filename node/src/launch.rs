@@ -147,6 +147,7 @@ impl Launch {
         let on_disk = kind == Kind::Native && !container.read_only;
         let request = LimitRequest {
             serves: ready.serves_requests(),
+            requests_per_instance: ready.reuse(),
             writable_bytes_default: on_disk.then_some(DISK_BYTES_MAX),
             ..container.limits.clone()
         };

@@ -126,7 +126,7 @@ impl Assembly<'_> {
         &self,
         what: &str,
         source: &Source,
-        wants: &[Want],
+        (wants, reuse): (&[Want], Option<u32>),
         spool: &mut Spool<'_>,
     ) -> Result<Assembled, Error> {
         let facts = program::facts(what, source, spool, self.cache, self.now_ns)?;
@@ -144,6 +144,9 @@ impl Assembly<'_> {
         let mut annotations = BTreeMap::new();
         if !wants.is_empty() {
             annotations.insert(image::WANTS_KEY.to_owned(), image::wants_text(wants));
+        }
+        if let Some(requests) = reuse {
+            annotations.insert(image::REUSE_KEY.to_owned(), requests.to_string());
         }
         let manifest =
             self.manifest(MediaType::WASM_CONFIG, &config, vec![layer.clone()], annotations)?;

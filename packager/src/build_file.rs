@@ -45,6 +45,8 @@ pub(crate) struct BuildFile {
     labels: BTreeMap<String, String>,
     #[serde(default)]
     pub(crate) wants: Vec<Want>,
+    /// How many requests one instance may answer, one after another.
+    pub(crate) reuse: Option<u32>,
     /// Native programs for hosts without margay: `linux-amd64 = "path"`.
     #[serde(default)]
     native: BTreeMap<String, String>,
@@ -113,6 +115,9 @@ impl BuildFile {
         context: &Context,
         spool: &mut Spool<'_>,
     ) -> Result<Described, Fault> {
+        if let Some(requests) = self.reuse {
+            image::parse_reuse(&requests.to_string()).map_err(DiagnosticKind::Reuse)?;
+        }
         let wasm = match &self.wasm {
             Some(path) => path.trim_start_matches("./").to_owned(),
             None => only_wasm(context)?,
@@ -164,6 +169,9 @@ impl BuildFile {
         let mut labels = self.labels.clone();
         if !self.wants.is_empty() {
             labels.insert(image::WANTS_KEY.to_owned(), image::wants_text(&self.wants));
+        }
+        if let Some(requests) = self.reuse {
+            labels.insert(image::REUSE_KEY.to_owned(), requests.to_string());
         }
         stage.config.labels = (!labels.is_empty()).then_some(labels);
         Ok(stage)

@@ -170,6 +170,8 @@ pub enum DiagnosticKind {
     #[error(transparent)]
     Wants(image::Error),
     #[error(transparent)]
+    Reuse(image::Error),
+    #[error(transparent)]
     Program(image::Error),
 
     #[error("`--chmod={0}` is not a mode like 755 or u=rwx,go=rx")]
@@ -338,9 +340,9 @@ impl Diagnostic {
                  build`"
             }
             DiagnosticKind::NoBase { image, folder, .. } => return Some(base_hint(image, folder)),
-            DiagnosticKind::Wants(source) | DiagnosticKind::Program(source) => {
-                return source.hint();
-            }
+            DiagnosticKind::Wants(source)
+            | DiagnosticKind::Reuse(source)
+            | DiagnosticKind::Program(source) => return source.hint(),
             _ => return None,
         };
         Some(text.to_owned())

@@ -292,9 +292,8 @@ impl TaskDefinition {
             memory_soft_bytes: Some(container.memory_soft_bytes),
             memory_bytes_max: Some(container.memory_hard()),
             cpu_time_max: container.cpu_time_max_ms.map(Duration::from_millis),
-            wall_time_max: None,
-            writable_bytes_default: None,
             overrides: container.limits.clone(),
+            ..LimitRequest::default()
         }
     }
 

@@ -25,6 +25,8 @@ pub(crate) const POOL_MEMORY_BYTES_MAX: u64 = 10 << 30;
 /// A node of the pool lends each task as much as it has reserved, so that a node whose tasks have
 /// all taken their most is short of no more than it has.
 pub(crate) const POOL_MEMORY_HARD_PER_SOFT: u64 = 2;
+/// In the pool a request meets nothing of an earlier one, whatever its image wishes.
+pub(crate) const POOL_REQUESTS_PER_INSTANCE_MAX: u32 = 1;
 /// A volume in the pool that names no size: what Fly gives one.
 pub(crate) const POOL_VOLUME_BYTES_DEFAULT: u64 = 1 << 30;
 /// A request in the pool: what AWS Lambda gives one invocation.
@@ -53,12 +55,20 @@ pub struct Limits {
     pub handles_max: u32,
     /// Requests that run at the same time; more wait in the listener's queue.
     pub concurrency_max: u32,
+    /// Requests that one instance answers, one after another, before it is thrown away. 1: each
+    /// request gets a fresh instance.
+    #[serde(default = "requests_per_instance_max")]
+    pub requests_per_instance_max: u32,
     /// Bytes in the task's writable layer.
     pub writable_bytes_max: u64,
     /// Bytes of one request's body.
     pub request_body_bytes_max: u64,
     /// Bytes of log that are kept.
     pub log_bytes_max: u64,
+}
+
+fn requests_per_instance_max() -> u32 {
+    1
 }
 
 fn idle_time_max() -> Duration {
@@ -78,6 +88,7 @@ impl Limits {
             // for 16 MiB, and as many again where it writes what it reads.
             handles_max: 8192,
             concurrency_max: 100,
+            requests_per_instance_max: requests_per_instance_max(),
             writable_bytes_max: 64 << 20,
             request_body_bytes_max: 16 << 20,
             log_bytes_max: 16 << 20,

@@ -82,6 +82,9 @@ struct ImageView {
     platform: String,
     /// What it asks for, one capability line each.
     wants: Vec<Want>,
+    /// How many requests one instance may answer, one after another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reuse: Option<u32>,
     args: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     program: Option<ProgramFacts>,
@@ -257,6 +260,7 @@ fn image_view(found: &SelectedImage) -> anyhow::Result<ImageView> {
         size: plan.layers.iter().map(|layer| layer.descriptor.size).sum(),
         program: program::of(&found.layout, &plan)?,
         wants: plan.wants,
+        reuse: plan.reuse,
         args: plan.args,
         config: plan.config,
     })

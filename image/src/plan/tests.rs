@@ -214,6 +214,35 @@ fn wants_come_from_the_label_the_annotation_or_spin() {
 }
 
 #[test]
+fn a_wish_for_reuse_is_a_number_of_requests() {
+    let mut blobs = Blobs::default();
+    let manifest =
+        blobs.manifest((MediaType::WASM_CONFIG, json!({})), &[(MediaType::WASM, MODULE)]);
+    let mut annotated: Value = serde_json::from_slice(&manifest).unwrap();
+    assert_eq!(blobs.plan(&manifest).unwrap().reuse, None);
+    for (text, want) in [
+        ("1", Some(1)),
+        ("64", Some(64)),
+        ("10000", Some(10_000)),
+        ("0", None),
+        ("10001", None),
+        ("-1", None),
+        ("", None),
+        ("many", None),
+        ("4294967297", None),
+    ] {
+        annotated["annotations"] = json!({ "margay.reuse": text });
+        match blobs.plan(&serde_json::to_vec(&annotated).unwrap()) {
+            Ok(plan) => assert_eq!(plan.reuse, want, "{text}"),
+            Err(error) => {
+                assert_eq!((error.code(), want), ("E_REUSE", None), "{text}");
+                assert!(error.to_string().contains(text), "{error}");
+            }
+        }
+    }
+}
+
+#[test]
 fn documents_that_say_two_things_are_refused() {
     for (text, want) in [
         ("", "EOF"),

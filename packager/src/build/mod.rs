@@ -202,7 +202,7 @@ fn artifact_of(context: &Context, path: &str, assembly: &Assembly<'_>) -> Result
     let mut spool = Spool::new(assembly.layout.store(), Some(context));
     let what = format!("`{path}`");
     let source = component::program(&what, source, &mut spool)?;
-    assembly.artifact(&what, &source, &[], &mut spool)
+    assembly.artifact(&what, &source, (&[], None), &mut spool)
 }
 
 fn build_from_toml(
@@ -220,7 +220,7 @@ fn build_from_toml(
     let mut spool = Spool::new(assembly.layout.store(), Some(&context));
     let images = match file.describe(&context, &mut spool).map_err(in_file)? {
         Described::Program { what, source } => {
-            vec![assembly.artifact(&what, &source, &file.wants, &mut spool)?]
+            vec![assembly.artifact(&what, &source, (&file.wants, file.reuse), &mut spool)?]
         }
         Described::Images(stages) => stages
             .into_iter()

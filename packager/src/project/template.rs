@@ -143,6 +143,8 @@ wasm = {wasm}
 # env = {{ LOG = \"info\" }}
 # What the program may ask for; `margay run --allow` grants it.
 # wants = [\"net.out:https://api.example.com\"]
+# How many requests one instance may answer, one after another; each gets a fresh one without it.
+# reuse = 64
 "
     )
 }

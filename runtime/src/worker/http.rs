@@ -13,17 +13,11 @@ use hyper::{body::Incoming, service::service_fn};
 use net::{ConnectionLimits, Connections, HttpLimits, Listener, Sender};
 use tokio::{
     net::{TcpListener, UnixListener},
-    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout_at},
 };
 use wasmtime::component::InstancePre;
-use wasmtime_wasi_http::{
-    WasiBody, WasiHttpView,
-    p2::bindings::{
-        ProxyPre,
-        http::types::{ErrorCode, Scheme},
-    },
-};
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
 use super::{
     backtrace::backtrace,
@@ -32,6 +26,7 @@ use super::{
     },
     container::{Container, Fault},
     guest::Guest,
+    instances::{Answer, Instances},
     meter::Timed,
 };
 
@@ -51,10 +46,11 @@ const HTTP_LIMITS: HttpLimits = HttpLimits::with_times(
     Duration::from_secs(30),
 );
 
-/// Handles requests: a fresh instance for each.
+/// Handles requests: a fresh instance for each, unless the image's author lets one answer several.
 pub(super) struct Handler {
     container: Arc<Container>,
     pre: ProxyPre<Guest>,
+    instances: Arc<Instances>,
     concurrency: Arc<Semaphore>,
 }
 
@@ -75,7 +71,8 @@ pub(super) async fn serve(
         Err(error) => return Exit::NotStarted(format!("a listener cannot be used: {error}")),
     };
     let concurrency = Arc::new(Semaphore::new(container.limits.concurrency_max.max(1) as usize));
-    let handler = Arc::new(Handler { container, pre, concurrency });
+    let instances = Arc::new(Instances::new(container.clone()));
+    let handler = Arc::new(Handler { container, pre, instances, concurrency });
     let clients = ConnectionLimits::new(PUBLISHED_CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX);
     let (clients, ingresses) =
         (Arc::new(clients), Arc::new(ConnectionLimits::in_all(INGRESS_CONNECTIONS_MAX)));
@@ -86,6 +83,9 @@ pub(super) async fn serve(
     }
     for listener in ingress {
         accepting.spawn(accept(handler.clone(), connections.clone(), ingresses.clone(), listener));
+    }
+    if handler.instances.are_reused() {
+        accepting.spawn(handler.instances.clone().sweep());
     }
     let mut stopping = handler.container.control.stopping();
     handler.container.control.report(Event::Started);
@@ -133,9 +133,6 @@ async fn accept<L: Listener>(
     match connections.accept(&listener, &limits, accepted).await {}
 }
 
-/// What a guest sets its response to.
-type Answer = Result<Response<WasiBody>, ErrorCode>;
-
 /// A run from its admission to its record, also when its client is gone.
 struct Run {
     container: Arc<Container>,
@@ -161,12 +158,12 @@ impl Run {
         first.clone()
     }
 
-    /// The response of a guest that has ended.
-    fn whole(
+    /// The response of a guest that has ended, and what it ended with.
+    fn whole<T>(
         &self,
-        ended: Result<(), Fault>,
+        ended: Result<T, Fault>,
         answer: Option<Answer>,
-    ) -> Result<Response<ResponseBody>, Fault> {
+    ) -> Result<(Response<ResponseBody>, T), Fault> {
         let response = match answer {
             Some(Ok(response)) => response,
             Some(Err(code)) => {
@@ -175,13 +172,13 @@ impl Run {
             }
             None => return Err(self.failed(ended.err().unwrap_or(Fault::NoAnswer))),
         };
-        ended?;
+        let ended = ended?;
         let (head, body) = response.into_parts();
         let head = judged(head).map_err(|fault| self.failed(fault))?;
         let body = collected(body).map_err(|e| self.failed(Fault::Trap(e.to_string())))?;
         let (data, trailers) = body.ok_or_else(|| self.failed(Fault::NoAnswer))?;
         let body = ResponseBody::whole(data, trailers, self.container.meter.clone());
-        Ok(Response::from_parts(head, body))
+        Ok((Response::from_parts(head, body), ended))
     }
 }
 
@@ -245,9 +242,9 @@ impl Handler {
         }
     }
 
-    /// A fresh instance for one request. When the guest has finished before its response leaves,
-    /// which is the rule, the response is sent whole; otherwise the guest goes on writing while its
-    /// response is sent.
+    /// One request, in an instance that answers no other meanwhile. When the guest has finished
+    /// before its response leaves, which is the rule, the response is sent whole; otherwise the
+    /// guest goes on writing while its response is sent.
     async fn run(
         &self,
         request: Request<Incoming>,
@@ -256,40 +253,38 @@ impl Handler {
         deadline: Option<Instant>,
     ) -> Result<Response<ResponseBody>, Fault> {
         let container = &self.container;
-        let (mut store, clock) = container.store(began.into_std());
-        store.data_mut().hooks.answers(request.headers());
+        let mut instance = self.instances.take(began.into_std());
         let run = Arc::new(Run {
             container: container.clone(),
             fault: Arc::default(),
             _ticking: container.ticker.run(),
             _permit: permit,
         });
-        let broken = |error: wasmtime::Error| run.failed(Fault::Trap(error.to_string()));
         let body_max = container.limits.request_body_bytes_max;
         let request = request.map(|body| RequestBody::new(body, body_max, container.meter.clone()));
-        let incoming =
-            store.data_mut().http().new_incoming_request(Scheme::Http, request).map_err(broken)?;
-        let (sender, mut response) = oneshot::channel();
-        let out = store.data_mut().http().new_response_outparam(sender).map_err(broken)?;
-        let (pre, ended) = (self.pre.clone(), run.clone());
+        let (question, mut response) = instance
+            .question(request)
+            .map_err(|error| run.failed(Fault::Trap(error.to_string())))?;
+        let (clock, pre, ended) = (instance.clock.clone(), self.pre.clone(), run.clone());
         let call = async move {
-            let result = async {
-                let proxy = pre.instantiate_async(&mut store).await?;
-                proxy.wasi_http_incoming_handler().call_handle(&mut store, incoming, out).await
+            match instance.answer(&pre, question).await {
+                Ok(()) => Ok(instance.may_answer_again().then_some(instance)),
+                // Set before the store goes, and with it the guest's end of the response's body.
+                Err(error) => {
+                    let refused = instance.store.data().held.was_refused();
+                    let fault = ended.container.fault(&error, refused);
+                    Err(ended.failed_at(fault, || backtrace(&error)))
+                }
             }
-            .await;
-            // Set before the store goes, and with it the guest's end of the response's body.
-            result.map_err(|error| {
-                let fault = ended.container.fault(&error, store.data().held.was_refused());
-                ended.failed_at(fault, || backtrace(&error))
-            })
         };
         let mut call = Ending { run: run.clone(), deadline, call: Timed::new(call, clock) };
         tokio::select! {
             biased;
             ended = call.wait() => {
                 drop(call);
-                run.whole(ended, response.try_recv().ok())
+                let (response, instance) = run.whole(ended, response.try_recv().ok())?;
+                self.instances.keep(instance);
+                Ok(response)
             }
             answer = &mut response => {
                 let (head, body) = match answer {
@@ -303,8 +298,13 @@ impl Handler {
                 };
                 // Ends when the guest does, when it pauses for too long, or when the client goes.
                 let (progress, idle_max) = (Progress::begins(), container.limits.idle_time_max);
-                let made = progress.clone();
-                tokio::spawn(async move { call.wait_while_it_writes(&made, idle_max).await });
+                let (made, instances) = (progress.clone(), self.instances.clone());
+                tokio::spawn(async move {
+                    let ended = call.wait_while_it_writes(&made, idle_max).await;
+                    if let (Ok(instance), None) = (ended, call.run.fault.get()) {
+                        instances.keep(instance);
+                    }
+                });
                 let head = judged(head).map_err(|fault| run.failed(fault))?;
                 let meter = container.meter.clone();
                 let body = ResponseBody::stream(body, run.fault.clone(), progress, meter);
@@ -321,8 +321,8 @@ struct Ending<F> {
     call: Timed<F>,
 }
 
-impl<F: Future<Output = Result<(), Fault>>> Ending<F> {
-    async fn wait(&mut self) -> Result<(), Fault> {
+impl<T, F: Future<Output = Result<T, Fault>>> Ending<F> {
+    async fn wait(&mut self) -> Result<T, Fault> {
         match self.deadline {
             Some(deadline) => match timeout_at(deadline, &mut self.call).await {
                 Ok(ended) => ended,
@@ -340,7 +340,7 @@ impl<F: Future<Output = Result<(), Fault>>> Ending<F> {
         &mut self,
         progress: &Progress,
         idle_max: Duration,
-    ) -> Result<(), Fault> {
+    ) -> Result<T, Fault> {
         loop {
             let deadline = progress.last() + idle_max;
             match timeout_at(deadline, &mut self.call).await {

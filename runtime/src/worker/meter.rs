@@ -44,6 +44,11 @@ impl Meter {
         }
     }
 
+    /// Whether at most half of the memory is taken.
+    pub fn has_half_left(&self) -> bool {
+        self.memory_now.load(Ordering::Relaxed) <= self.memory_max / 2
+    }
+
     fn give_back(&self, bytes: u64) {
         self.memory_now.fetch_sub(bytes, Ordering::Relaxed);
     }
@@ -173,6 +178,14 @@ impl RunClock {
 
     fn read_ns(&self) -> u64 {
         self.read_ns.load(Ordering::Relaxed)
+    }
+
+    /// The next request of the same instance: its processor time counts from zero, and the guest's
+    /// clock goes on.
+    pub fn begins_again(&self) {
+        self.cpu_ns.store(0, Ordering::Relaxed);
+        self.billed_ns.store(0, Ordering::Relaxed);
+        self.yielded.store(false, Ordering::Relaxed);
     }
 
     pub fn began(&self) -> Instant {

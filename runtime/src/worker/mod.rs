@@ -16,7 +16,8 @@ mod environment; // arguments, variables and the working folder
 mod stdin; // what a guest reads
 mod output; // what a guest writes, and the log
 
-mod http; // a fresh instance for each request
+mod http; // requests, each in an instance of its own while it takes
+mod instances; // fresh ones, and those that may answer once more
 mod bodies; // bodies, counted, and the response to a fault
 mod command; // one instance, once
 mod exec; // programs beside the container's own

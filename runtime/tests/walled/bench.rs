@@ -179,7 +179,17 @@ impl Bench {
         broker: Broker,
         change: impl FnOnce(&mut Assignment),
     ) -> Served {
-        let prepared = self.prepare(&sample(program), layers).unwrap();
+        self.serve_wasm(&sample(program), layers, broker, change)
+    }
+
+    pub fn serve_wasm(
+        &self,
+        wasm: &[u8],
+        layers: &[Vec<u8>],
+        broker: Broker,
+        change: impl FnOnce(&mut Assignment),
+    ) -> Served {
+        let prepared = self.prepare(wasm, layers).unwrap();
         let mut assignment = self.assignment(prepared);
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();

@@ -10,6 +10,7 @@ mod layer; // tars made by hand
 
 mod commands; // wasi:cli, exit codes, streams
 mod requests; // wasi:http, streaming, draining
+mod reuse; // instances that answer several requests
 mod limits; // memory, CPU time, wall time, and the events about them
 mod features; // which WebAssembly runs
 mod grants; // what is granted works, what is not is denied with the line that would grant it
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
     let all: Vec<Test> = [
         commands::TESTS,
         requests::TESTS,
+        reuse::TESTS,
         limits::TESTS,
         features::TESTS,
         grants::TESTS,

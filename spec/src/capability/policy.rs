@@ -6,7 +6,7 @@ use crate::{
     limits::{
         LimitOverrides, Limits, NODE_REQUEST_CPU_TIME_MAX, POOL_COMMAND_CPU_TIME_MAX,
         POOL_MEMORY_BYTES_MAX, POOL_MEMORY_HARD_PER_SOFT, POOL_REQUEST_TIME_MAX,
-        POOL_VOLUME_BYTES_DEFAULT, POOL_VOLUME_BYTES_MAX,
+        POOL_REQUESTS_PER_INSTANCE_MAX, POOL_VOLUME_BYTES_DEFAULT, POOL_VOLUME_BYTES_MAX,
     },
     time::print_bytes,
 };
@@ -24,6 +24,8 @@ pub struct LimitRequest {
     pub cpu_time_max: Option<Duration>,
     /// Wall time of one request, or of a whole command.
     pub wall_time_max: Option<Duration>,
+    /// Requests that one instance may answer, by the wish of its image; 1 where there is none.
+    pub requests_per_instance: Option<u32>,
     /// The writable layer, where its kind has another default than [`Limits`].
     pub writable_bytes_default: Option<u64>,
     /// Limits beside memory and time.
@@ -73,6 +75,9 @@ pub fn bound(
     limits.memory_bytes_max = request.memory_bytes_max.unwrap_or(limits.memory_bytes_max);
     limits.wall_time_max = request.wall_time_max.or(limits.wall_time_max);
     request.overrides.apply(request.serves, &mut limits);
+    if let Some(requests) = request.requests_per_instance.filter(|_| request.serves) {
+        limits.requests_per_instance_max = requests;
+    }
     let mut clamped = Vec::new();
     match launch_type {
         LaunchType::Node => {
@@ -89,6 +94,8 @@ pub fn bound(
             }
             clamp_memory(request, &mut limits, &mut clamped);
             clamp_overrides(&defaults, &mut limits, &mut clamped);
+            let requests = &mut limits.requests_per_instance_max;
+            clamp("reuse", requests, POOL_REQUESTS_PER_INSTANCE_MAX, &mut clamped);
             clamp_times(request, &mut limits, &mut clamped);
             clamp_capabilities(capabilities, &mut clamped);
         }
@@ -281,6 +288,32 @@ mod tests {
         let defaults = Limits { log_bytes_max: 64 << 10, ..Limits::for_requests() };
         assert_eq!(pool.limits, defaults);
         assert_eq!(pool.clamped.len(), 4, "{:?}", pool.clamped);
+    }
+
+    #[test]
+    fn an_instance_is_reused_on_a_node_of_the_tenants_own_and_never_in_the_pool() {
+        for (wish, serves, launch_type, want, clamped) in [
+            (None, true, LaunchType::Node, 1, ""),
+            (Some(64), true, LaunchType::Node, 64, ""),
+            (Some(64), false, LaunchType::Node, 1, ""),
+            (None, true, LaunchType::Pool, 1, ""),
+            (Some(1), true, LaunchType::Pool, 1, ""),
+            (Some(64), false, LaunchType::Pool, 1, ""),
+            (
+                Some(64),
+                true,
+                LaunchType::Pool,
+                1,
+                "`reuse = 64`, and the pool gives `reuse = 1` at most",
+            ),
+        ] {
+            let request =
+                LimitRequest { serves, requests_per_instance: wish, ..LimitRequest::default() };
+            let got = bound(launch_type, &request, &mut Capabilities::default());
+            assert_eq!(got.limits.requests_per_instance_max, want, "{wish:?} {launch_type:?}");
+            let said: Vec<String> = got.clamped.iter().map(ToString::to_string).collect();
+            assert_eq!(said.concat(), clamped, "{wish:?} {launch_type:?}");
+        }
     }
 
     #[test]

@@ -88,11 +88,33 @@ fn margay_toml_describes_an_app() {
 }
 
 #[test]
+fn a_wish_for_reuse_is_kept_in_the_image_and_in_the_artifact() {
+    for text in ["reuse = 64\n", "reuse = 64\nports = [80]\n"] {
+        let bench = Workbench::new();
+        bench.put("margay.toml", text).put("app.wasm", wasm());
+        let built = bench.build().unwrap();
+        assert_eq!(bench.layout.plan(&built.descriptor).unwrap().reuse, Some(64), "{text}");
+    }
+    let bench = Workbench::new();
+    bench.put("app.wasm", wasm());
+    let labelled = |reuse: &str| {
+        let text = "FROM scratch\nCOPY app.wasm /\nENTRYPOINT [\"/app.wasm\"]\nLABEL margay.reuse=";
+        bench.dockerfile(&format!("{text}{reuse}\n"))
+    };
+    let built = labelled("64").unwrap();
+    assert_eq!(bench.layout.plan(&built.descriptor).unwrap().reuse, Some(64));
+    let error = labelled("all").unwrap_err();
+    assert!(message_of(&error).contains("`all`, and not a number from 1 to 10000"));
+}
+
+#[test]
 fn a_wrong_margay_toml_names_the_line() {
     for (text, want) in [
         ("name = \"x\"\ncats = 1\n", "`margay.toml`, line 2: unknown field `cats`"),
         ("wasm = 1\n", "`margay.toml`, line 1: invalid type: integer `1`, expected a string"),
         ("wants = [\"fs:x\"]\n", "`margay.toml`, line 1: `fs:x` is not a capability"),
+        ("reuse = 0\n", "`margay.toml`: the image's `margay.reuse` is `0`, and not a number from"),
+        ("reuse = -1\n", "`margay.toml`, line 1: invalid value: integer `-1`"),
         ("wasm = \"no.wasm\"\n", "`margay.toml`: there is no `no.wasm` in the build context"),
         ("build = \"exit 3\"\n", "the build command `exit 3` failed: exit status: 3"),
         (
