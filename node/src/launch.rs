@@ -443,6 +443,7 @@ impl Launch {
             learns: false,
             code: copy(&prepared.code)?,
             index: copy(&prepared.index)?,
+            lines: prepared.lines.as_ref().map(copy).transpose()?,
             layers: prepared.layers.iter().map(copy).collect::<Result<_>>()?,
         })
     }

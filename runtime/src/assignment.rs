@@ -34,6 +34,8 @@ pub struct WasmProgram {
     pub code: File,
     /// The index over the layers, open for reading.
     pub index: File,
+    /// The lines of its source, open for reading, where it has them.
+    pub lines: Option<File>,
     /// The uncompressed layer tars in the index's order, open for reading.
     pub layers: Vec<File>,
 }
@@ -72,6 +74,7 @@ pub(crate) struct ProgramMessage {
     learns: bool,
     code: usize,
     index: usize,
+    lines: Option<usize>,
     layers: Vec<usize>,
     log: Option<usize>,
     usage: usize,
@@ -95,6 +98,7 @@ pub(crate) fn split(assignment: Assignment, files: FolderFiles) -> (WorkerMessag
         learns: program.learns,
         code: slots.put(program.code),
         index: slots.put(program.index),
+        lines: program.lines.map(|lines| slots.put(lines)),
         layers: program.layers.into_iter().map(|layer| slots.put(layer)).collect(),
         log: files.log.map(|log| slots.put(log)),
         usage: slots.put(files.usage),
@@ -134,6 +138,7 @@ pub(crate) fn join(
             learns: program.learns,
             code: file(slots, program.code)?,
             index: file(slots, program.index)?,
+            lines: slots.take_if(program.lines)?.map(File::from),
             layers: program
                 .layers
                 .into_iter()

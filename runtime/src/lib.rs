@@ -28,6 +28,7 @@ mod seal; // the node's mark on what it has made itself
 mod code_area; // machine code for a worker that runs
 mod inherited; // descriptors by their number
 mod sandbox; // what a process gives up once it holds everything it needs: seccomp, Landlock
+mod source_lines; // lines of a program's source, beside its machine code
 mod engine; // how wasmtime is configured, once for compiling and running
 pub mod prepare; // layers in, index and machine code out, in a process of its own
 pub mod worker; // a worker from the inside

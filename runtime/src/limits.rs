@@ -39,6 +39,14 @@ pub(crate) const FIBER_STACK_BYTES: usize = 2 << 20;
 pub(crate) const BACKTRACE_FRAMES_MAX: usize = 32;
 /// How much of the name of one: those that a compiler makes of generic functions have no end.
 pub(crate) const FUNCTION_NAME_CHARS_MAX: usize = 200;
+/// How much of the path of a source file, from its end.
+pub(crate) const SOURCE_PATH_CHARS_MAX: usize = 200;
+/// Source files that the lines of a program are in: large ones have some thousands.
+pub(crate) const SOURCE_FILES_MAX: usize = 1 << 16;
+/// Changes of line within a program's code that are kept, 12 bytes each: 50 MB of code have fewer.
+pub(crate) const SOURCE_LINES_MAX: usize = 4 << 20;
+/// The same as the debugging information of one module has them.
+pub(crate) const DEBUG_ROWS_MAX: usize = 8 << 20;
 
 /// A key has 32 bytes.
 pub(crate) const KEY_FILE_BYTES_MAX: u64 = 4 << 10;

@@ -177,6 +177,24 @@ fn a_guest_that_takes_too_much_ends_at_its_limit() {
 }
 
 #[test]
+fn a_program_with_debugging_information_breaks_at_a_line() {
+    let stage = Stage::new();
+    for (name, folder) in [("fault-dwarf4", ""), ("fault-dwarf5", "/src/")] {
+        let program = samples().join(format!("hostile/fault/{name}.wasm"));
+        // What is prepared already has the lines too.
+        for _ in 0..2 {
+            let said = stage.margay(["run", "--rm", &program.display().to_string()]);
+            assert_eq!((said.code, said.out.as_str()), (134, "before\n"), "{name}: {said:?}");
+            let places = said.err.lines().filter_map(|line| line.split_once(" at "));
+            let places: Vec<_> = places.map(|(_, place)| place.to_owned()).collect();
+            let want = [17, 29].map(|line| format!("{folder}fault.c:{line}"));
+            assert_eq!(places, want, "{name}: {}", said.err);
+        }
+    }
+    stage.is_empty();
+}
+
+#[test]
 fn a_log_flood_ends_at_the_log_limit() {
     let stage = Stage::new();
     let bytes = wat::parse_file(samples().join("hostile/flood.wat")).expect("a module");

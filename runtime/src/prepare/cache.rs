@@ -16,9 +16,11 @@ use crate::{Error, Key, engine, limits::META_BYTES_MAX};
 const META: &str = "prepared.json";
 pub(super) const CODE: &str = "code";
 pub(super) const INDEX: &str = "index";
+pub(super) const LINES: &str = "lines";
 /// The version of [`Meta`]: 2 reads layers as builders write them, and refuses fewer; 3 keeps the
-/// heap of Go apart from the adapter; 4 lets modules call their imports directly.
-const VERSION: u32 = 4;
+/// heap of Go apart from the adapter; 4 lets modules call their imports directly; 5 has the lines
+/// of the source.
+const VERSION: u32 = 5;
 
 /// What is written beside the files: how they were made, and their seals.
 #[derive(Debug, Serialize, Deserialize)]
@@ -33,7 +35,7 @@ pub(super) struct Meta {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Outcome {
     /// Fit to run.
-    Ready { facts: Facts, code_seal: String, index_seal: String },
+    Ready { facts: Facts, code_seal: String, index_seal: String, lines_seal: Option<String> },
     /// Not fit, for a reason that lies in the image: another preparation finds it too.
     Refused { code: String, message: String, hint: Option<String> },
 }
@@ -61,19 +63,26 @@ pub fn open(out: &Path, layers_dir: &Path, key: &Key) -> Result<Option<Prepared>
     }
     match meta.outcome {
         Outcome::Refused { code, message, hint } => Err(Error::Refused { code, message, hint }),
-        Outcome::Ready { facts, code_seal, index_seal } => {
+        Outcome::Ready { facts, code_seal, index_seal, lines_seal } => {
             let (Some(code), Some(index)) = (
                 sealed(&out.join(CODE), CODE, &code_seal, key),
                 sealed(&out.join(INDEX), INDEX, &index_seal, key),
             ) else {
                 return Ok(None);
             };
+            let lines = match lines_seal {
+                None => None,
+                Some(seal) => match sealed(&out.join(LINES), LINES, &seal, key) {
+                    Some(lines) => Some(lines),
+                    None => return Ok(None),
+                },
+            };
             let layers = facts
                 .layers
                 .iter()
                 .map(|layer| disk::open(&layer_path(layers_dir, layer), disk::Purpose::Read));
             let Ok(layers) = layers.collect::<io::Result<Vec<_>>>() else { return Ok(None) };
-            Ok(Some(Prepared { code, index, layers, facts, cached: true }))
+            Ok(Some(Prepared { code, index, lines, layers, facts, cached: true }))
         }
     }
 }

@@ -10,7 +10,7 @@ use image::{Budget, FileIndex, FileIndexBuilder, FileNode, LayerReader};
 use spec::{Descriptor, Digest};
 
 use super::{
-    code::{self, Unfit},
+    code::{self, Compiled, Unfit},
     preparation::Facts,
     task::{Answer, Job, LayerJob, NO_SPACE, ProgramJob},
 };
@@ -56,7 +56,8 @@ fn serve() -> io::Result<()> {
     Filter::computing(Strictness::Kill)?.apply()?;
     let mut slots = Slots::from(fds);
     let mut take = |slot| slots.take(slot).map(File::from);
-    let (mut index, mut code, answer) = (take(job.index)?, take(job.code)?, take(job.answer)?);
+    let (mut index, mut code) = (take(job.index)?, take(job.code)?);
+    let (mut lines, answer) = (take(job.lines)?, take(job.answer)?);
     let mut layers = Vec::new();
     for layer in &job.layers {
         layers.push((take(layer.blob)?, layer.copy.map(&mut take).transpose()?));
@@ -67,8 +68,9 @@ fn serve() -> io::Result<()> {
     };
     let outcome = work(&job, layers, blob).map(|made| -> io::Result<Facts> {
         index.write_all(&made.index.to_bytes())?;
-        code.write_all(&made.code)?;
-        Ok(made.facts)
+        code.write_all(&made.compiled.code)?;
+        lines.write_all(made.compiled.lines.as_deref().unwrap_or_default())?;
+        Ok(made.compiled.facts)
     });
     let answered = match outcome {
         Ok(facts) => Answer::Ready(facts?),
@@ -80,8 +82,7 @@ fn serve() -> io::Result<()> {
 
 struct Made {
     index: FileIndex,
-    code: Vec<u8>,
-    facts: Facts,
+    compiled: Compiled,
 }
 
 fn work(
@@ -118,8 +119,9 @@ fn work(
             return Err(unfit("a program was announced and not handed over"));
         }
     };
-    let (code, facts) = code::compile(&what, &wasm)?;
-    Ok(Made { index, code, facts: Facts { layers: diff_ids, ..facts } })
+    let mut compiled = code::compile(&what, &wasm)?;
+    compiled.facts.layers = diff_ids;
+    Ok(Made { index, compiled })
 }
 
 /// Reads one layer into `builder`; its diff id, its uncompressed tar, and how long that is.

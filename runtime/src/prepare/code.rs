@@ -2,7 +2,7 @@ use std::io::ErrorKind;
 
 use image::{Wasi, WasmFacts};
 
-use super::{adapter, direct_imports, preparation::Facts};
+use super::{adapter, debug_lines, direct_imports, preparation::Facts};
 use crate::{World, engine, worker::linker};
 
 /// Why an image cannot run: code, sentence, next step.
@@ -32,8 +32,16 @@ impl From<image::Error> for Unfit {
     }
 }
 
-/// Machine code for `wasm`, and the facts about it. `what` is its name in errors.
-pub(super) fn compile(what: &str, wasm: &[u8]) -> Result<(Vec<u8>, Facts), Unfit> {
+/// A program that can run.
+pub(super) struct Compiled {
+    pub code: Vec<u8>,
+    /// The lines of its source, where it has them; see [`SourceLines`](crate::source_lines).
+    pub lines: Option<Vec<u8>>,
+    pub facts: Facts,
+}
+
+/// Machine code for `wasm`, and what is known about it. `what` is its name in errors.
+pub(super) fn compile(what: &str, wasm: &[u8]) -> Result<Compiled, Unfit> {
     let facts = image::inspect_wasm(what, wasm)?;
     facts.check_runnable(what)?;
     let adapted = facts.wasi == Wasi::P1;
@@ -46,7 +54,8 @@ pub(super) fn compile(what: &str, wasm: &[u8]) -> Result<(Vec<u8>, Facts), Unfit
     // What cannot be read here the engine refuses, with words of its own.
     let component = direct_imports::direct(&component).ok().flatten().unwrap_or(component);
     let code = machine_code(what, &component)?;
-    Ok((code, described(wasm, facts, adapted)))
+    let lines = debug_lines::table(wasm, &component);
+    Ok(Compiled { code, lines, facts: described(wasm, facts, adapted) })
 }
 
 fn machine_code(what: &str, component: &[u8]) -> Result<Vec<u8>, Unfit> {

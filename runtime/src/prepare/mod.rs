@@ -13,6 +13,7 @@ mod code; // Wasm to machine code, and what is wrong with the Wasm
 mod adapter; // WASI 0.1 modules as components, exit codes kept
 mod direct_imports; // imports without the detour that their memory asks for
 mod go_memory; // memory for the adapter beside the heap of Go
+mod debug_lines; // lines of the source, from debugging information
 mod task; // the job of the process, and its answer
 
 pub use {

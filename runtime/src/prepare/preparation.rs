@@ -93,6 +93,8 @@ pub struct Prepared {
     pub code: File,
     /// For [`Assignment::index`](crate::Assignment::index).
     pub index: File,
+    /// For [`Assignment::lines`](crate::Assignment::lines).
+    pub lines: Option<File>,
     /// For [`Assignment::layers`](crate::Assignment::layers).
     pub layers: Vec<File>,
     /// About the program.

@@ -35,6 +35,8 @@ pub(super) struct Job {
     pub program: ProgramJob,
     pub index: usize,
     pub code: usize,
+    /// Stays empty when the program has no lines.
+    pub lines: usize,
     pub answer: usize,
     pub layer_bytes_max: u64,
     pub program_bytes_max: u64,
@@ -69,6 +71,7 @@ struct Outputs {
     layers: Vec<Option<NewFile>>,
     index: NewFile,
     code: NewFile,
+    lines: NewFile,
     answer: NewFile,
 }
 
@@ -150,6 +153,7 @@ fn plan(preparation: &Preparation<'_>) -> Result<(Job, Slots, Outputs), Error> {
         layers: copies,
         index: fresh(preparation.out)?,
         code: fresh(preparation.out)?,
+        lines: fresh(preparation.out)?,
         answer: fresh(preparation.out)?,
     };
     let job = Job {
@@ -157,6 +161,7 @@ fn plan(preparation: &Preparation<'_>) -> Result<(Job, Slots, Outputs), Error> {
         program,
         index: share(&mut slots, outputs.index.file())?,
         code: share(&mut slots, outputs.code.file())?,
+        lines: share(&mut slots, outputs.lines.file())?,
         answer: share(&mut slots, outputs.answer.file())?,
         layer_bytes_max: preparation.limits.layer_bytes_max,
         program_bytes_max: preparation.limits.program_bytes_max,
@@ -307,7 +312,13 @@ fn keep(
     };
     let code_seal = place(outputs.code, cache::CODE)?;
     let index_seal = place(outputs.index, cache::INDEX)?;
-    cache::write_meta(out, key, Outcome::Ready { facts, code_seal, index_seal })?;
+    let path = out.join(cache::LINES);
+    let lines_seal =
+        match outputs.lines.file().metadata().map_err(Error::file("read", &path))?.len() {
+            0 => None,
+            _ => Some(place(outputs.lines, cache::LINES)?),
+        };
+    cache::write_meta(out, key, Outcome::Ready { facts, code_seal, index_seal, lines_seal })?;
     match cache::open(out, preparation.layers_dir, key)? {
         Some(prepared) => Ok(Prepared { cached: false, ..prepared }),
         None => Err(Error::Protocol("what was just prepared is gone".to_owned())),

@@ -1,15 +1,15 @@
-//! Where a guest was when it broke, in the names of its functions.
+//! Where a guest was when it broke, in the names of its functions and the lines of its source.
 
 use rustc_demangle::demangle;
 use wasmtime::{FrameInfo, WasmBacktrace};
 
-use crate::limits::FUNCTION_NAME_CHARS_MAX;
+use crate::{limits::FUNCTION_NAME_CHARS_MAX, source_lines::SourceLines};
 
 /// One line for each function that was running, the innermost first; nothing for an error that was
 /// not raised within a guest.
-pub(super) fn backtrace(error: &wasmtime::Error) -> Vec<String> {
+pub(super) fn backtrace(error: &wasmtime::Error, lines: &SourceLines) -> Vec<String> {
     let frames = error.downcast_ref::<WasmBacktrace>().map_or(&[][..], WasmBacktrace::frames);
-    told(frames.iter().map(place))
+    told(frames.iter().map(|frame| place(frame, lines)))
 }
 
 /// The lines of `places`. What a recursion repeats is told once, and how often.
@@ -29,15 +29,19 @@ fn told(places: impl Iterator<Item = String>) -> Vec<String> {
     lines
 }
 
-/// A function, and how far into it.
-fn place(frame: &FrameInfo) -> String {
+/// A function, how far into it, and the line of the source, where that is known.
+fn place(frame: &FrameInfo, lines: &SourceLines) -> String {
     let name = match frame.func_name() {
         Some(name) => name_of(name),
         None => format!("function {}", frame.func_index()),
     };
-    match frame.func_offset() {
+    let place = match frame.func_offset() {
         Some(offset) => format!("{name} + {offset:#x}"),
         None => name,
+    };
+    match frame.module_offset().and_then(|offset| lines.at(offset)) {
+        Some(line) => format!("{place} at {line}"),
+        None => place,
     }
 }
 

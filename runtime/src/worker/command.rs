@@ -14,6 +14,7 @@ use super::{
     guest::Guest,
     meter::{RunClock, Timed},
 };
+use crate::source_lines::SourceLines;
 
 /// Runs a program once, to its end.
 pub(super) async fn run(container: Arc<Container>, pre: InstancePre<Guest>) -> Exit {
@@ -31,15 +32,15 @@ pub(super) async fn run(container: Arc<Container>, pre: InstancePre<Guest>) -> E
     let began = Instant::now();
     let store = container.store(began.into_std());
     let say = |lines: &[String]| container.stderr.say_all(lines);
-    run_to_end(&container, &pre, (began, store), stopped, say).await
+    run_to_end(&container, (&pre, &container.lines), (began, store), stopped, say).await
 }
 
-/// Runs a program in a store of its own, made when it began, until it ends, its time is over, or it
-/// has not ended within the grace that `stopped` gives it, as which exit. Where it broke is told to
-/// `say`; what broke it is in the exit, and in the log.
+/// Runs a program, with the lines of its source, in a store of its own, made when it began, until
+/// it ends, its time is over, or it has not ended within the grace that `stopped` gives it, as which
+/// exit. Where it broke is told to `say`; what broke it is in the exit, and in the log.
 pub(super) async fn run_to_end(
     container: &Container,
-    pre: &CommandPre<Guest>,
+    (pre, lines): (&CommandPre<Guest>, &SourceLines),
     (began, (mut store, clock)): (Instant, (Store<Guest>, Arc<RunClock>)),
     stopped: impl Future<Output = (Duration, Exit)>,
     say: impl FnOnce(&[String]),
@@ -66,7 +67,7 @@ pub(super) async fn run_to_end(
         (grace, exit) = stopped => stop(&mut call, grace).await.ok_or((exit, None)),
     };
     drop(call);
-    let (exit, fault) = ended.map_or_else(|exit| exit, |ended| exit_of(container, ended));
+    let (exit, fault) = ended.map_or_else(|exit| exit, |ended| exit_of(container, lines, ended));
     container.ran(fault.is_some());
     if let Some((fault, backtrace)) = fault {
         container.log.say(&fault.line());
@@ -81,6 +82,7 @@ type Broken = (Fault, Vec<String>);
 /// What a call's result, and whether memory was refused meanwhile, mean for its program.
 fn exit_of(
     container: &Container,
+    lines: &SourceLines,
     (result, refused): (wasmtime::Result<Result<(), ()>>, bool),
 ) -> (Exit, Option<Broken>) {
     match result {
@@ -91,7 +93,7 @@ fn exit_of(
             Some(I32Exit(code)) => (Exit::Code(*code as u8), None),
             None => {
                 let fault = container.fault(&error, refused);
-                (Exit::from(&fault), Some((fault, backtrace(&error))))
+                (Exit::from(&fault), Some((fault, backtrace(&error, lines))))
             }
         },
     }

@@ -28,12 +28,14 @@ use super::{
     ticker::Ticker,
 };
 use crate::limits::{HEADER_FIELDS_BYTES_MAX, HOSTCALL_BYTES_MAX};
-use crate::usage::add;
+use crate::{source_lines::SourceLines, usage::add};
 
 /// What all instances of one container share, prepared so that an instance costs little more than
 /// its memory.
 pub(crate) struct Container {
     pub engine: Engine,
+    /// Of the source of its own program.
+    pub lines: SourceLines,
     pub environment: Arc<Environment>,
     pub limits: Limits,
     pub clock: ClockLevel,

@@ -273,7 +273,7 @@ impl Handler {
                 Err(error) => {
                     let refused = instance.store.data().held.was_refused();
                     let fault = ended.container.fault(&error, refused);
-                    Err(ended.failed_at(fault, || backtrace(&error)))
+                    Err(ended.failed_at(fault, || backtrace(&error, &ended.container.lines)))
                 }
             }
         };

@@ -171,7 +171,7 @@ impl Unassigned {
             .and_then(|()| sandbox::hide())
             .and_then(|()| restrict_files(assignment.program.code.as_fd(), &volumes))
             .map_err(sandboxed)?;
-        let Loaded { pre, files, environment } =
+        let Loaded { pre, lines, files, environment } =
             load(&self.engine, &self.linker, &mut assignment, volumes, &mut denied)?;
         sandbox::leave_files(self.empty.as_fd())
             .and_then(|()| sandbox::keep_capabilities(CapabilitySet::empty()))
@@ -189,6 +189,7 @@ impl Unassigned {
         let limits = limited(&assignment.limits, self.instances);
         let container = Arc::new(Container {
             engine: self.engine,
+            lines,
             environment,
             limits,
             clock: assignment.grants.clock(),

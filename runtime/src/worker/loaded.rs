@@ -12,11 +12,12 @@ use super::{
     files::{Files, Volume, mapped},
     guest::Guest,
 };
-use crate::Assignment;
+use crate::{Assignment, source_lines::SourceLines};
 
 /// What an assignment's descriptors became.
 pub(super) struct Loaded {
     pub pre: InstancePre<Guest>,
+    pub lines: SourceLines,
     pub files: Arc<Files>,
     pub environment: Arc<Environment>,
 }
@@ -33,6 +34,8 @@ pub(super) fn load(
     let cannot = |what: &str, error: io::Error| format!("cannot {what}: {error}");
     let index = mapped(&assignment.program.index).map_err(|e| cannot("read the index", e))?;
     let index = FileIndex::from_bytes(&index).map_err(|e| e.to_string())?;
+    let lines = assignment.program.lines.as_ref().map(mapped).transpose();
+    let lines = lines.map_err(|e| cannot("map the lines of the source", e))?;
     let layers = assignment.program.layers.iter().map(mapped).collect::<io::Result<_>>();
     let layers = layers.map_err(|e| cannot("map a layer", e))?;
     let grants = &assignment.grants;
@@ -49,7 +52,8 @@ pub(super) fn load(
         env.into_iter().collect(),
         std::mem::take(&mut assignment.program.working_dir),
     )?;
-    Ok(Loaded { pre, files: Arc::new(files), environment: Arc::new(environment) })
+    let lines = SourceLines::of(lines.unwrap_or_default());
+    Ok(Loaded { pre, lines, files: Arc::new(files), environment: Arc::new(environment) })
 }
 
 fn program(

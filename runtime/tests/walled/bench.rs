@@ -111,6 +111,7 @@ impl Bench {
                 learns: false,
                 code: prepared.code,
                 index: prepared.index,
+                lines: prepared.lines,
                 layers: prepared.layers,
             },
         }

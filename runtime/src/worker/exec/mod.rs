@@ -31,6 +31,7 @@ use crate::{
         COPIES_MAX, EXEC_INSTANCES_MAX, EXEC_REQUEST_TIME_MAX, EXEC_WAIT_TIME_MAX, EXECS_MAX,
     },
     socket::Socket,
+    source_lines::SourceLines,
 };
 pub(super) use area::{CodeArea, CodeMemory};
 use streams::Streams;
@@ -182,7 +183,9 @@ impl Execs {
             (Duration::ZERO, Exit::Signal(signal))
         };
         let say = |lines: &[String]| container.log.say_all(lines);
-        run_to_end(container, pre, (began, store), stopped, say).await
+        // Lines are known of the container's own program.
+        let program = (pre, &SourceLines::default());
+        run_to_end(container, program, (began, store), stopped, say).await
     }
 }
 
