@@ -36,8 +36,8 @@ pub(super) async fn run(container: Arc<Container>, pre: InstancePre<Guest>) -> E
 }
 
 /// Runs a program, with the lines of its source, in a store of its own, made when it began, until
-/// it ends, its time is over, or it has not ended within the grace that `stopped` gives it, as which
-/// exit. Where it broke is told to `say`; what broke it is in the exit, and in the log.
+/// it ends, its time is over, or it has not ended within the grace that `stopped` gives it, as
+/// which exit. Where it broke is told to `say`; what broke it is in the exit, and in the log.
 pub(super) async fn run_to_end(
     container: &Container,
     (pre, lines): (&CommandPre<Guest>, &SourceLines),
