@@ -36,7 +36,7 @@ fn the_instruction_that_traps_has_its_line() {
             .iter()
             .flat_map(|body| body.get_operators_reader().unwrap().into_iter_with_offsets())
             .find_map(|item| match item.unwrap() {
-                (wasmparser::Operator::I32DivS, at) => lines.at(at),
+                (Operator::I32DivS, at) => lines.at(at),
                 _ => None,
             });
         assert!(trap.as_ref().is_some_and(|line| line.ends_with("fault.c:17")), "{trap:?}");
