@@ -125,7 +125,8 @@ impl Error {
                  `wasi:http/outgoing-handler` and --allow net.out:http://HOST:PORT"
             }
             Self::UnknownImport { .. } => {
-                "only wasi:{cli,clocks,filesystem,http,io,random,sockets}@0.2 and \
+                "only wasi:{cli,clocks,filesystem,http,io,random,sockets}@0.2, \
+                 wasi:config/store@0.2.0-rc.1, wasi:logging/logging@0.1.0-draft and \
                  wasi_snapshot_preview1 are provided: \
                  compose the program with the other components that it needs"
             }

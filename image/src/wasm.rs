@@ -82,6 +82,9 @@ const INTERFACES: &[&str] = &[
     "sockets/udp-create-socket",
 ];
 
+/// Interfaces whose versions are drafts still, each with the one that is provided.
+const DRAFTS: &[&str] = &["wasi:config/store@0.2.0-rc.1", "wasi:logging/logging@0.1.0-draft"];
+
 /// The functions of WASI 0.1.
 const PREVIEW1: &[&str] = &[
     "args_get",
@@ -258,7 +261,7 @@ impl WasmFacts {
             let why = "it needs WASI 0.3, and this version runs 0.1 and 0.2".to_owned();
             return Err(Error::Unsupported { what: what.to_owned(), why });
         }
-        let known = if self.component { is_wasi_02 } else { is_wasi_01 };
+        let known = if self.component { is_provided } else { is_wasi_01 };
         if let Some(import) = self.imports.iter().find(|import| !known(import)) {
             return Err(Error::UnknownImport { what: what.to_owned(), import: import.clone() });
         }
@@ -273,6 +276,10 @@ impl WasmFacts {
             }
         }
     }
+}
+
+fn is_provided(import: &str) -> bool {
+    is_wasi_02(import) || DRAFTS.contains(&import)
 }
 
 fn is_wasi_02(import: &str) -> bool {
@@ -342,6 +349,18 @@ mod tests {
             (
                 format!(r#"(component (import "wasi:cli/environment@0.2.6" (instance)) {run})"#),
                 "ok".to_owned(),
+            ),
+            (
+                format!(
+                    r#"(component (import "wasi:config/store@0.2.0-rc.1" (instance))
+                        (import "wasi:logging/logging@0.1.0-draft" (instance)) {run})"#
+                ),
+                "ok".to_owned(),
+            ),
+            (
+                format!(r#"(component (import "wasi:config/store@0.2.0" (instance)) {run})"#),
+                "`x.wasm` imports `wasi:config/store@0.2.0`, which nothing here provides"
+                    .to_owned(),
             ),
             (
                 format!(r#"(component (import "acme:cats/feed@1.0.0" (instance)) {run})"#),

@@ -94,6 +94,10 @@ pub(crate) const TICKS_PER_HEAP_CHECK: u32 = 32;
 pub(crate) const OUTPUT_WRITE_BYTES_MAX: usize = 4096;
 /// A line that is longer is cut in two, and marked as going on.
 pub(crate) const LOG_LINE_BYTES_MAX: usize = 8 << 10;
+/// Of one message of `wasi:logging`: with level and context it fits into a line.
+pub(crate) const LOG_MESSAGE_BYTES_MAX: usize = 7 << 10;
+/// Of its context.
+pub(crate) const LOG_CONTEXT_BYTES_MAX: usize = 256;
 /// How long a guest's connection waits for a new agent when the old one is gone.
 pub(crate) const AGENT_TIME_MAX: Duration = Duration::from_secs(5);
 /// For an answer of the broker: its own limit twice.

@@ -88,6 +88,27 @@ fn variables_come_from_flags_files_and_our_own_environment_but_only_when_named()
 }
 
 #[test]
+fn a_component_finds_its_variables_as_configuration_and_its_levels_in_the_log() {
+    let stage = Stage::new();
+    let greeter = wat::parse_file(samples().join("greeter/greeter.wat")).expect("a component");
+    stage.write("greeter.wasm", greeter);
+    let logs = |name: &str, arguments: &[&str]| {
+        let run = ["run", "--name", name];
+        stage.margay(run.iter().chain(arguments).chain(&["./greeter.wasm"])).ok();
+        let told = stage.command(["logs", name]).output().expect("margay runs");
+        String::from_utf8(told.stderr).expect("UTF-8")
+    };
+    let ends = "CRITICAL first\n   second\n";
+    assert_eq!(
+        logs("set", &["-e", "GREETING=meow"]),
+        format!("INFO GREETING: meow\nWARN absent: absent\nDEBUG GREETING: meow\n{ends}")
+    );
+    assert_eq!(logs("unset", &[]), format!("WARN GREETING: absent\nWARN absent: absent\n{ends}"));
+    stage.margay(["rm", "set", "unset"]).ok();
+    stage.is_empty();
+}
+
+#[test]
 fn stdin_reaches_the_guest_with_i_only() {
     let stage = Stage::new();
     let with = stage.margay_fed(["run", "-i", &hello(), "-"], "line one\nline two\n").ok();

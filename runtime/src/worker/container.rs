@@ -177,6 +177,7 @@ impl Container {
             hooks: Hooks::new(self.outbound.clone()),
             environment,
             files: self.files.clone(),
+            stderr: self.stderr.clone(),
             held: Held::new(run.clone()),
         };
         let mut store = Store::new(&self.engine, guest);

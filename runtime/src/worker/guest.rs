@@ -12,6 +12,8 @@ use super::{
     environment::{self, Environment},
     files::{self, Files},
     meter::Held,
+    output::Output,
+    services,
 };
 use crate::engine::{EXIT_FUNCTION, EXIT_INTERFACE, SOCKET_FUNCTIONS, SOCKETS_INTERFACE};
 
@@ -30,6 +32,8 @@ pub(crate) struct Guest {
     pub hooks: Hooks,
     pub environment: Arc<Environment>,
     pub files: Arc<Files>,
+    /// The container's, whatever streams the instance has of its own.
+    pub stderr: Output,
     pub held: Held,
 }
 
@@ -60,6 +64,10 @@ pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     files::add_to_linker(&mut linker, |guest: &mut Guest| files::View {
         table: &mut guest.table,
         files: &guest.files,
+    })?;
+    services::add_to_linker(&mut linker, |guest: &mut Guest| services::View {
+        environment: &guest.environment,
+        stderr: &guest.stderr,
     })?;
     // The exit code of a WASI 0.1 module; see the preparer's adapter.
     linker.instance(EXIT_INTERFACE)?.func_wrap(EXIT_FUNCTION, |_, (code,): (u32,)| {

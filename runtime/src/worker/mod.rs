@@ -15,6 +15,7 @@ mod files; // layers, the writable layer and volumes, as wasi:filesystem
 mod environment; // arguments, variables and the working folder
 mod stdin; // what a guest reads
 mod output; // what a guest writes, and the log
+mod services; // its variables and its log again, as wasi:config and wasi:logging
 
 mod http; // requests, each in an instance of its own while it takes
 mod instances; // fresh ones, and those that may answer once more

@@ -9,6 +9,7 @@ mod bench; // a node in a temporary folder: prepare, start, ask
 mod layer; // tars made by hand
 
 mod commands; // wasi:cli, exit codes, streams
+mod services; // wasi:config and wasi:logging
 mod requests; // wasi:http, streaming, draining
 mod reuse; // instances that answer several requests
 mod limits; // memory, CPU time, wall time, and the events about them
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
     let wanted: Vec<String> = arguments.by_ref().filter(|word| !word.starts_with('-')).collect();
     let all: Vec<Test> = [
         commands::TESTS,
+        services::TESTS,
         requests::TESTS,
         reuse::TESTS,
         limits::TESTS,

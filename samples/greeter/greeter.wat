@@ -1,0 +1,71 @@
+;; Reads its configuration with wasi:config and logs it with wasi:logging: the value of GREETING, the
+;; value of a key that no one sets, then all pairs, then an entry of two lines of which the second
+;; has a control character.
+(component
+    (import "wasi:config/store@0.2.0-rc.1" (instance $store
+        (type $e (variant (case "upstream" string) (case "io" string)))
+        (export "error" (type $error (eq $e)))
+        (export "get" (func (param "key" string) (result (result (option string) (error $error)))))
+        (export "get-all"
+            (func (result (result (list (tuple string string)) (error $error)))))))
+    (import "wasi:logging/logging@0.1.0-draft" (instance $logging
+        (type $l (enum "trace" "debug" "info" "warn" "error" "critical"))
+        (export "level" (type $level (eq $l)))
+        (export "log"
+            (func (param "level" $level) (param "context" string) (param "message" string)))))
+    (core module $libc
+        (memory (export "memory") 2)
+        (global $next (mut i32) (i32.const 4096))
+        (func (export "realloc") (param i32 i32 i32 i32) (result i32)
+            (local $at i32)
+            (local.set $at (i32.and (i32.add (global.get $next) (i32.const 7)) (i32.const -8)))
+            (global.set $next (i32.add (local.get $at) (local.get 3)))
+            (local.get $at)))
+    (core instance $libc (instantiate $libc))
+    (core func $get (canon lower (func $store "get")
+        (memory $libc "memory") (realloc (func $libc "realloc"))))
+    (core func $get-all (canon lower (func $store "get-all")
+        (memory $libc "memory") (realloc (func $libc "realloc"))))
+    (core func $log (canon lower (func $logging "log") (memory $libc "memory")))
+    (core module $main
+        (import "libc" "memory" (memory 1))
+        (import "host" "get" (func $get (param i32 i32 i32)))
+        (import "host" "get-all" (func $get-all (param i32)))
+        (import "host" "log" (func $log (param i32 i32 i32 i32 i32)))
+        (data (i32.const 64) "GREETINGabsentfirst\0a\1bsecond")
+        (func $one (param $key i32) (param $bytes i32)
+            (call $get (local.get $key) (local.get $bytes) (i32.const 0))
+            (if (i32.load8_u (i32.const 0)) (then (unreachable)))
+            (if (i32.load8_u (i32.const 4))
+                (then (call $log (i32.const 2) (local.get $key) (local.get $bytes)
+                    (i32.load (i32.const 8)) (i32.load (i32.const 12))))
+                (else (call $log (i32.const 3) (local.get $key) (local.get $bytes)
+                    (i32.const 72) (i32.const 6)))))
+        (func $all (local $at i32) (local $left i32)
+            (call $get-all (i32.const 0))
+            (if (i32.load8_u (i32.const 0)) (then (unreachable)))
+            (local.set $at (i32.load (i32.const 4)))
+            (local.set $left (i32.load (i32.const 8)))
+            (block $done (loop $next
+                (br_if $done (i32.eqz (local.get $left)))
+                (call $log (i32.const 1)
+                    (i32.load (local.get $at)) (i32.load offset=4 (local.get $at))
+                    (i32.load offset=8 (local.get $at)) (i32.load offset=12 (local.get $at)))
+                (local.set $at (i32.add (local.get $at) (i32.const 16)))
+                (local.set $left (i32.sub (local.get $left) (i32.const 1)))
+                (br $next))))
+        (func (export "run") (result i32)
+            (call $one (i32.const 64) (i32.const 8))
+            (call $one (i32.const 72) (i32.const 6))
+            (call $all)
+            (call $log (i32.const 5) (i32.const 0) (i32.const 0) (i32.const 78) (i32.const 13))
+            (i32.const 0)))
+    (core instance $main (instantiate $main
+        (with "libc" (instance $libc))
+        (with "host" (instance
+            (export "get" (func $get))
+            (export "get-all" (func $get-all))
+            (export "log" (func $log))))))
+    (func $run (result (result)) (canon lift (core func $main "run")))
+    (instance $cli (export "run" (func $run)))
+    (export "wasi:cli/run@0.2.0" (instance $cli)))
