@@ -23,10 +23,10 @@
             (local.get $at)))
     (core instance $libc (instantiate $libc))
     (core func $get (canon lower (func $store "get")
-        (memory $libc "memory") (realloc (func $libc "realloc"))))
+        (memory (core memory $libc "memory")) (realloc (core func $libc "realloc"))))
     (core func $get-all (canon lower (func $store "get-all")
-        (memory $libc "memory") (realloc (func $libc "realloc"))))
-    (core func $log (canon lower (func $logging "log") (memory $libc "memory")))
+        (memory (core memory $libc "memory")) (realloc (core func $libc "realloc"))))
+    (core func $log (canon lower (func $logging "log") (memory (core memory $libc "memory"))))
     (core module $main
         (import "libc" "memory" (memory 1))
         (import "host" "get" (func $get (param i32 i32 i32)))
