@@ -401,8 +401,8 @@ pub(crate) const VULNERABILITY_DATA_AGE_MAX: Duration = Duration::from_secs(30 *
 /// Findings in a list, and those that are looked at for it: not all of them may be read.
 pub(crate) const FINDINGS_LISTED_MAX: usize = 1_000;
 pub(crate) const FINDINGS_LOOKED_AT_MAX: usize = 20_000;
-/// What decides about pulls under a policy of scans, in memory: a Debian has some hundred findings of
-/// 200 bytes, so it is that of a hundred images. How long it is good, for data becomes old.
+/// What decides about pulls under a policy of scans, in memory: a Debian has some hundred findings
+/// of 200 bytes, so it is that of a hundred images. How long it is good, for data becomes old.
 pub(crate) const DECISIVE_REPORTS_BYTES_MAX: usize = 8 << 20;
 pub(crate) const DECISIVE_REPORT_BYTES_MAX: usize = 1 << 20;
 pub(crate) const DECISIVE_REPORT_TIME_MAX: Duration = Duration::from_secs(60);

@@ -181,7 +181,7 @@ mod tests {
                 serde_json::json!({ "memory_soft_bytes": 512 * MIB, "memory_hard_bytes": MIB }),
                 "more memory than",
             ),
-            (serde_json::json!({ "memory_hard_bytes": 1 }), "memory_hard_bytes"),
+            (serde_json::json!({ "memory_hard_bytes": 1 }), "hard memory limit"),
             (serde_json::json!({ "task_memory_bytes": MIB }), "bytes of memory together"),
             (serde_json::json!({ "task_cpu_millis": 10 }), "raise that"),
         ] {

@@ -90,7 +90,7 @@ async fn what_a_run_changes_is_judged_as_what_it_has() {
     }
     // What a node reserves is what this task asks for.
     let mut node = plane.node("n1").await;
-    let large = json!({ "cpu_millis": 1_000_000, "memory_hard_bytes": 128 * MIB });
+    let large = json!({ "cpu_millis": 32_000, "memory_hard_bytes": 128 * MIB });
     let large = client.run(&main, &run(LaunchType::Pool, large)).await.unwrap().remove(0);
     let small = client.run(&main, &run(LaunchType::Pool, json!({ "cpu_millis": 10 }))).await;
     let small = small.unwrap().remove(0);
@@ -99,5 +99,5 @@ async fn what_a_run_changes_is_judged_as_what_it_has() {
     let waits = super::fixture::until("it says why it waits", || async {
         client.task(&large.id).await.unwrap().status.reason
     });
-    assert!(waits.await.contains("1000"), "it names what is asked for");
+    assert!(waits.await.contains("32 CPUs"), "it names what is asked for");
 }

@@ -96,7 +96,7 @@ impl Scanner {
         self.scan(repository, digest, manifest).await
     }
 
-    /// What decides whether an image may be pulled: its report, without the texts for people. In
+    /// What decides whether an image may be pulled: its report, without the texts for readers. In
     /// memory, as long as the database says the same: a pull costs one look-up. `None` as for
     /// [`Self::scanned`].
     pub async fn decisive_report(

@@ -60,8 +60,8 @@ pub(super) const TAG_VERSION: u8 = 2;
 /// webhook/ACCOUNT/NAME                its URL and sealed secret, and which events it is told
 /// outbox/ACCOUNT/NAME:TIME-ID          an event that waits for its delivery
 /// deliveries/ACCOUNT/NAME             the last tries
-/// upstream/NAME                       registry whose images are fetched below NAME/, and its login,
-///                                     sealed
+/// upstream/NAME                       registry whose images are fetched below NAME/, and its
+///                                     sealed login
 /// surveyed                            until when manifests were pushed that have been read
 /// tag/NAME:TAG                        digest, when it was set
 /// tagged/NAME:START:TAG               that a manifest whose digest starts so has, or had, the tag

@@ -157,7 +157,7 @@ pub fn adopt(fixture: &TestShim) {
     let second = fixture.spawn(fixture.shell("true")).unwrap_err();
     assert!(second.to_string().contains("second container"), "{second}");
     assert_eq!(shim::sweep(&fixture.folder()).unwrap(), Swept::Alive);
-    task.stop(Duration::ZERO).unwrap();
+    task.stop(Duration::from_secs(10)).unwrap();
     task.wait().unwrap();
     match Task::adopt(&fixture.folder()).unwrap() {
         Adopted::Ended(exit, usage) => {
