@@ -194,7 +194,7 @@ fn what_the_ingress_holds_opens_nothing_but_routes() {
 }
 
 /// What matters of each server.
-const FILES: [&str; 11] = [
+const FILES: [&str; 12] = [
     "node/identity.json",
     "node/desired.json",
     "server/credential.json",
@@ -203,6 +203,7 @@ const FILES: [&str; 11] = [
     "server/store.db",
     "server/server.sock",
     "registry/token.key",
+    "registry/secret.key",
     "registry/password",
     "registry/registry.db",
     "registry/admin.sock",
